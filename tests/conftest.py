@@ -1,0 +1,33 @@
+"""Shared fixtures and the opt-in tiers: `--slow`, `--gpu`, `--network`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread per process keeps the many small tensors of the tests fast and their sums reproducible.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+TIERS = ("slow", "gpu", "network")
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for tier in TIERS:
+        parser.addoption(f"--{tier}", action="store_true", help=f"also run tests marked {tier}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for tier in TIERS:
+            if item.get_closest_marker(tier) and not config.getoption(f"--{tier}"):
+                item.add_marker(pytest.mark.skip(reason=f"needs --{tier}"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets, or a skip that says how to get it."""
+    folder = Path(os.environ.get("XMODAL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real data not found at {folder}: set XMODAL_DATA")
+    return folder

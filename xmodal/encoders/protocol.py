@@ -1,0 +1,49 @@
+"""What an encoder is to the rest of xmodal: one tower per modality, bytes of media in, raw vectors out.
+
+A tower lives in a folder (`models/encoder/<modality>/`) and knows how to decode its medium. Decoding is a separate,
+picklable callable so that worker processes can do it without loading the weights.
+"""
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+Modality = Literal["image", "text", "audio"]
+MODALITIES: tuple[Modality, ...] = ("image", "text", "audio")
+
+
+class Decoder(Protocol):
+    """Turn the bytes of one medium into one fixed-shape array; picklable, holds no weights."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def __call__(self, data: bytes) -> np.ndarray:
+        """Return an array of `shape` and `dtype`.
+
+        Raises:
+            DecodeError: the bytes are no such medium; the message says why.
+        """
+        ...
+
+
+class Tower(Protocol):
+    """One frozen tower: a decoder and the network behind it."""
+
+    modality: Modality
+    dim: int
+    decoder: Decoder
+
+    def description(self) -> dict[str, Any]:
+        """Return what the store records: encoder, weights_sha256, preprocessing, tokenizer, precision, cut layer.
+
+        Two towers with equal descriptions give equal vectors; values are JSON and the same on every call.
+        """
+        ...
+
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        """Return (B, D) float32 raw vectors, not unit-norm, for a batch (B, *decoder.shape), in the same order.
+
+        The vector of a row does not depend on the other rows of the batch.
+        """
+        ...

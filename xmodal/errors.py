@@ -1,0 +1,77 @@
+"""Every error that xmodal raises on purpose.
+
+A message says what is wrong, where (file, row or field), what was found and what was expected. All of them derive
+from `XmodalError`, so the command line and the stages show the message alone and exit with status 1.
+"""
+
+
+class XmodalError(Exception):
+    """Base class of all errors that xmodal raises on purpose."""
+
+
+class ConfigError(XmodalError):
+    """A parameter has a value that makes no sense, or two parameters contradict each other."""
+
+
+class DataError(XmodalError):
+    """A file or a row of a data set is not what its format promises."""
+
+
+class TableError(DataError):
+    """A table breaks its written schema: a missing or unknown column, a wrong type, a duplicate or empty id."""
+
+
+class DecodeError(DataError):
+    """One picture, sound or text cannot be decoded; the item is listed as failed and the others go on."""
+
+
+class EmptyInputError(DataError):
+    """Nothing was found where at least one item was expected."""
+
+
+class TooManyFailuresError(DataError):
+    """More items failed than `max_failed` allows; the message names them."""
+
+
+class DownloadError(XmodalError):
+    """A transfer did not end well; what has arrived is kept and the next run resumes it."""
+
+
+class ChecksumError(DownloadError):
+    """A file is complete, but its sha256 is not the recorded one."""
+
+
+class ManualDownloadError(DownloadError):
+    """A data set is behind a form or a login; the message says where to get it and where to put it."""
+
+
+class UnsafeArchiveError(DownloadError):
+    """An archive has a member that would be written outside its folder, or is not a plain file."""
+
+
+class StoreError(XmodalError):
+    """A feature store cannot be opened, read or written."""
+
+
+class StoreMismatchError(StoreError):
+    """A store was made by another encoder, preprocessing or dtype; the message names the field."""
+
+
+class StoreLockedError(StoreError):
+    """Another process is writing to this store."""
+
+
+class StoreCorruptError(StoreError):
+    """The bytes of a store do not match its manifest; the message names the file or the row."""
+
+
+class StoreFullError(StoreError):
+    """The disk is full or the quota is used up; committed shards are intact and the next run continues."""
+
+
+class WeightsError(XmodalError):
+    """Weights are missing or do not fit the model; the message says how to get them."""
+
+
+class CheckpointError(XmodalError):
+    """A checkpoint does not belong to this run or cannot be read."""
