@@ -1,0 +1,1 @@
+"""Metrics: tensors or strings in, flat dictionaries of fractions out; no files, no models."""
