@@ -1,0 +1,97 @@
+"""Figures: sizes as promised, any number of pictures, and the same bytes for the same input."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmodal import figures
+from xmodal.errors import ConfigError
+from xmodal.figures import Guess
+from xmodal.rng import numpy_generator
+
+
+def guess(index: int, n_labels: int = 5) -> Guess:
+    rng = numpy_generator(0, index)
+    picture = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    probabilities = np.sort(rng.dirichlet(np.ones(n_labels)))[::-1]
+    return Guess(f"picture_{index}.png", picture, [f"class_{i}" for i in range(n_labels)], probabilities.tolist())
+
+
+def size(png: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(png)).size
+
+
+def test_single_demo_is_800_by_200() -> None:
+    assert size(figures.encode_png(figures.draw_guess(guess(0)))) == (800, 200)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+def test_folder_demo_is_1600_by_200_per_picture(n: int) -> None:
+    figure = figures.draw_guesses([guess(i) for i in range(n)])
+    assert size(figures.encode_png(figure)) == (1600, 200 * n)
+    assert len(figure.axes) == 2 * n
+    tops = [round(axes.get_position().y1, 6) for axes in figure.axes[1::2]]
+    assert len(set(tops)) == (n + 1) // 2
+    assert sorted(tops, reverse=True) == tops
+
+
+def test_best_class_is_on_top() -> None:
+    bars = figures.draw_guess(guess(0)).axes[1]
+    assert bars.yaxis_inverted()
+    assert [label.get_text() for label in bars.get_yticklabels()] == [f"class_{i}" for i in range(5)]
+    assert bars.get_xlabel() == "probability"
+    assert [bar.get_width() for bar in bars.patches] == list(guess(0).probabilities)
+
+
+def test_fewer_than_five_classes_and_no_picture() -> None:
+    assert size(figures.encode_png(figures.draw_guess(guess(0, n_labels=1)))) == (800, 200)
+    with pytest.raises(ConfigError, match="no pictures"):
+        figures.draw_guesses([])
+
+
+def test_same_input_same_bytes_whatever_the_users_settings() -> None:
+    first = figures.encode_png(figures.draw_guess(guess(3)))
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "savefig.dpi": 30}):
+        second = figures.encode_png(figures.draw_guess(guess(3)))
+    assert first == second
+    assert b"Software" not in first
+
+
+def test_similarity_prints_every_value() -> None:
+    scores = numpy_generator(0).uniform(0, 0.4, (3, 2))
+    figure = figures.draw_similarity(scores, [guess(0).picture, guess(1).picture], ["one", "two words", "x y " * 40])
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == [f"{value:.2f}" for value in scores.flatten()]
+    assert len(figure.axes) == 3
+    assert size(figures.encode_png(figure))[0] == 650
+
+
+def test_similarity_refuses_a_wrong_shape() -> None:
+    with pytest.raises(ConfigError, match=r"\(2, 2\).*3 captions"):
+        figures.draw_similarity(np.zeros((2, 2)), [guess(0).picture] * 2, ["a", "b", "c"])
+
+
+def test_class_bars_are_cut_to_the_ends() -> None:
+    top1 = np.linspace(0, 1, 100)
+    figure = figures.draw_class_accuracy([f"c{i}" for i in range(100)], top1, top1, title="toy")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert (len(labels), labels[0], labels[-1]) == (60, "c99", "c0")
+    assert "of 100 classes" in figure.axes[0].get_title(loc="left")
+
+
+@pytest.mark.parametrize("n", [1, 3, 70])
+def test_confusion_rows_sum_to_one_or_are_empty(n: int) -> None:
+    counts = np.eye(n) * 4
+    counts[0] = 0
+    figure = figures.draw_confusion(counts, [f"c{i}" for i in range(n)], title="toy")
+    assert figure.axes[0].images[0].get_array().sum() == n - 1
+    figures.encode_png(figure)
+
+
+def test_recall_curves_have_one_line_each() -> None:
+    figure = figures.draw_recall_curves({"i2t": [0.1, 0.5], "t2i": [0.2]}, title="toy")
+    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1]
+    figures.encode_png(figure)

@@ -1,0 +1,48 @@
+"""Result files are whole or absent, and their bytes are a function of the values."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from xmodal.errors import DataError
+from xmodal.files import read_json, write_bytes, write_csv, write_json, write_text
+
+
+def test_json_round_trip_and_bytes(tmp_path: Path) -> None:
+    value = {"top1": 0.1 + 0.2, "name": "Größe", "n": 3}
+    write_json(tmp_path / "deep" / "a.json", value)
+    write_json(tmp_path / "b.json", value)
+    assert read_json(tmp_path / "b.json") == value
+    assert (tmp_path / "deep" / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert (tmp_path / "b.json").read_text().endswith("}\n")
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(DataError, match="NaN"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_failed_write_leaves_old_file_and_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(TypeError):
+        write_bytes(path, "no bytes")  # type: ignore[arg-type]  # the write itself must fail
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_csv_quotes_what_needs_quotes(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["name", "x"], [("a, b", 1), ('say "hi"', 0.5)])
+    assert (tmp_path / "a.csv").read_bytes() == b'name,x\n"a, b",1\n"say ""hi""",0.5\n'
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_reading_what_is_no_json(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
