@@ -1,14 +1,16 @@
 """Tables with one written schema each: the only module of the library that imports polars.
 
-A data set folder holds `items.parquet` (one row per medium), `texts.parquet` (one row per text) and, where its tasks have
-structure, `examples.parquet`. Rows are named by a stable `id`, never by their position. Files are written to a temporary
-name and renamed, and the same frame always gives the same bytes.
+A data set folder holds `items.parquet` (one row per medium), `texts.parquet` (one row per text) and, where its tasks
+have structure, `examples.parquet`. Rows are named by a stable `id`, never by their position. Files are written to a
+temporary name and renamed, and the same frame always gives the same bytes.
 """
 
+import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -17,6 +19,8 @@ from xmodal.errors import TableError
 STRING = pl.String()
 INTEGER = pl.Int64()
 STRINGS = pl.List(pl.String())
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ EXAMPLES = Schema(
 )
 FAILED = Schema("failed", {"id": STRING, "path": STRING, "reason": STRING})
 ROWS = Schema("rows", {"id": STRING, "sha256": STRING})
+# Rows of a feature store without a vector: no path, because a text has none.
+FAILED_ROWS = Schema("failed rows", {"id": STRING, "sha256": STRING, "reason": STRING})
 
 
 def read_table(path: Path, schema: Schema) -> pl.DataFrame:
@@ -105,6 +111,34 @@ def write_table(path: Path, frame: pl.DataFrame, schema: Schema) -> None:
     temporary.replace(path)
 
 
+def encode_table(columns: Mapping[str, Sequence[Any]], schema: Schema, *, where: str) -> bytes:
+    """Return the Parquet bytes of a table given by columns, checked against `schema`.
+
+    For writers that keep the bytes' digest, such as the feature store.
+
+    Raises:
+        TableError: the columns break the schema.
+    """
+    known = {**schema.required, **schema.optional}
+    frame = pl.DataFrame({name: pl.Series(name, values, known.get(name)) for name, values in columns.items()})
+    buffer = io.BytesIO()
+    check_table(frame, schema, where=where).write_parquet(buffer, compression="zstd", statistics=False)
+    return buffer.getvalue()
+
+
+def decode_table(data: bytes, schema: Schema, *, where: str) -> dict[str, list[Any]]:
+    """Return the columns of a Parquet table in memory, checked against `schema`.
+
+    Raises:
+        TableError: no Parquet, or the content breaks the schema.
+    """
+    try:
+        frame = pl.read_parquet(io.BytesIO(data))
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{where}: not a Parquet file ({error})") from error
+    return check_table(frame, schema, where=where).to_dict(as_series=False)
+
+
 def check_table(frame: pl.DataFrame, schema: Schema, *, where: str) -> pl.DataFrame:
     """Return `frame` with its columns in the order of `schema`, or say what breaks it.
 
@@ -114,7 +148,8 @@ def check_table(frame: pl.DataFrame, schema: Schema, *, where: str) -> pl.DataFr
         where: the file or the producer, for the message.
 
     Raises:
-        TableError: a column is missing, unknown or of another type; a required value is null or empty; an id occurs twice.
+        TableError: a column is missing, unknown or of another type; a required value is null; an id is empty or occurs
+            twice.
 
     Example:
         >>> frame = pl.DataFrame({"id": ["a"], "path": ["a.jpg"], "reason": ["empty file"]})
@@ -136,6 +171,49 @@ def check_table(frame: pl.DataFrame, schema: Schema, *, where: str) -> pl.DataFr
             raise TableError(f"{where}: {schema.name} table, row {row}: {name} is null")
     _check_identity(frame, schema, where)
     return frame
+
+
+def frame_of(rows: Sequence[Row], schema: Schema, *, where: str) -> pl.DataFrame:
+    """Return the rows as a checked table in their order; optional columns that no row fills are left out.
+
+    Args:
+        rows: dictionaries from column to value; a missing key is a null.
+        schema: what the table must be.
+        where: the producer, for the message.
+
+    Raises:
+        TableError: a row has an unknown column or a value of the wrong type, or the table breaks the schema.
+
+    Example:
+        >>> frame_of([{"id": "a", "path": "a.jpg", "reason": "empty file"}], FAILED, where="example").columns
+        ['id', 'path', 'reason']
+    """
+    known = {**schema.required, **schema.optional}
+    filled = {name for row in rows for name, value in row.items() if value is not None}
+    unknown = sorted({name for row in rows for name in row} - set(known))
+    if unknown:
+        raise TableError(f"{where}: {schema.name} table has unknown columns {unknown}")
+    columns = [name for name in known if name in schema.required or name in filled]
+    values = {name: [row.get(name) for row in rows] for name in columns}
+    try:
+        frame = pl.DataFrame(values, schema={name: known[name] for name in columns}, strict=True)
+    except (TypeError, pl.exceptions.PolarsError) as error:
+        raise TableError(f"{where}: {schema.name} table has a value of the wrong type: {error}") from error
+    return check_table(frame, schema, where=where)
+
+
+def read_foreign_rows(path: Path) -> list[Row]:
+    """Return the rows of a Parquet file that has no schema of ours, in file order.
+
+    Raises:
+        TableError: the file is missing or no Parquet.
+    """
+    try:
+        return pl.read_parquet(path).to_dicts()
+    except FileNotFoundError as error:
+        raise TableError(f"{path}: no such table") from error
+    except pl.exceptions.PolarsError as error:
+        raise TableError(f"{path}: not a Parquet file ({error})") from error
 
 
 def _check_identity(frame: pl.DataFrame, schema: Schema, where: str) -> None:
