@@ -1,0 +1,61 @@
+"""The one torch tower: a decoder, a network on a device, and the way of a batch there and back."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from xmodal.device import Precision, autocast, resolve_precision, select_device
+from xmodal.encoders.folders import TowerSpec
+from xmodal.encoders.protocol import Decoder, Modality
+
+
+class TorchTower:
+    """A frozen network behind the `Tower` protocol.
+
+    Args:
+        spec: what the tower folder says.
+        decoder: bytes to one array of the batch.
+        network: a module that maps a batch (B, *decoder.shape) on the device, in the decoder's dtype, to (B, D).
+        device: as `xmodal.device.select_device` takes it.
+        precision: "fp32", "bf16" (autocast) or "auto", bf16 where the hardware multiplies it natively.
+
+    Raises:
+        ConfigError: the device or the precision is unknown or not there.
+    """
+
+    def __init__(
+        self,
+        spec: TowerSpec,
+        decoder: Decoder,
+        network: nn.Module,
+        *,
+        device: str = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.spec = spec
+        self.modality: Modality = spec.modality
+        self.dim = spec.dim
+        self.decoder = decoder
+        self.device = select_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.network = network.to(self.device).eval().requires_grad_(requires_grad=False)
+
+    def description(self) -> dict[str, Any]:
+        """Return what the store records; the device is left out, so that a store can grow on another machine."""
+        return {**self.spec.description(), "precision": self.precision, "cut_layer": "output"}
+
+    @torch.inference_mode()
+    def encode(self, batch: np.ndarray) -> np.ndarray:
+        """Return (B, D) float32 raw vectors, not unit-norm, for a batch (B, *decoder.shape), in the same order.
+
+        A row does not depend on the other rows; at another batch size its last bits may differ, because matrix
+        products are then cut into other blocks.
+        """
+        on_host = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            on_host = on_host.pin_memory()
+        with autocast(self.device, self.precision):
+            vectors = self.network(on_host.to(self.device, non_blocking=True))
+        return vectors.float().cpu().numpy()  # type: ignore[no-any-return]  # a module's result is untyped
