@@ -75,3 +75,11 @@ class WeightsError(XmodalError):
 
 class CheckpointError(XmodalError):
     """A checkpoint does not belong to this run or cannot be read."""
+
+
+class DivergedError(XmodalError):
+    """Training does not converge: the loss is no finite number; the message names the step."""
+
+
+class WorkerError(XmodalError):
+    """A worker process died or met a defect; what is complete is kept and the next run continues."""

@@ -1,0 +1,1 @@
+"""Training towers against each other: contrastive losses, pairs, locked towers."""

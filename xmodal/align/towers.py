@@ -1,0 +1,177 @@
+"""What contrastive training does to a CLIP: lock a tower, run it without gradient, shrink its vocabulary, mix weights.
+
+The models are open_clip's; nothing here imports the library.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xmodal.errors import ConfigError, WeightsError
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+SHARED = ("logit_scale", "logit_bias")
+
+
+def lock_towers(model: nn.Module, *, image: bool, text: bool) -> None:
+    """Lock towers of an open_clip model: no gradient, and evaluation mode (no dropout, fixed statistics), for good.
+
+    Args:
+        model: image tower under "visual.", text tower the rest; the temperature stays free.
+        image: lock the image tower.
+        text: lock the text tower.
+
+    Source: LiT, Zhai et al. 2022 (arXiv 2111.07991).
+    """
+    for name, parameter in model.named_parameters():
+        if _is_locked(name, image=image, text=text):
+            parameter.requires_grad = False
+    for name, module in model.named_modules():
+        if name and _is_locked(name, image=image, text=text):
+            module.eval()
+
+
+def _is_locked(name: str, *, image: bool, text: bool) -> bool:
+    if name in SHARED:
+        return False
+    return image if name == "visual" or name.startswith("visual.") else text
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run the body with every module in evaluation mode and without gradient; modes are put back one by one."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def encode_text(model: Any, token_BT: Tensor) -> Tensor:
+    """Return (B, D) raw vectors of token ids that may be shorter than the context of the model.
+
+    A causal text tower that reads its result at the end-of-text token never sees the padding behind it, so cutting the
+    padding off changes nothing and saves most of the work on short captions. Other towers get their full context.
+
+    Args:
+        model: an open_clip model.
+        token_BT: (B, T) int64, T at most the context length.
+
+    Source: `open_clip.model.CLIP.encode_text`. Deviation: any T.
+    """
+    T = token_BT.shape[1]
+    if not can_shorten(model):
+        return model.encode_text(functional.pad(token_BT, (0, _context_length(model) - T)))  # type: ignore[no-any-return]  # untyped model
+    x_BTW = model.token_embedding(token_BT) + model.positional_embedding[:T]
+    x_BTW = model.transformer(x_BTW, attn_mask=model.attn_mask[:T, :T])
+    end_B = token_BT.argmax(dim=-1)
+    x_BW = model.ln_final(x_BTW[torch.arange(len(token_BT), device=token_BT.device), end_B])
+    projection = model.text_projection
+    return projection(x_BW) if isinstance(projection, nn.Module) else x_BW @ projection  # type: ignore[no-any-return]  # untyped model
+
+
+def can_shorten(model: Any) -> bool:
+    """Return whether texts may be cut behind their end: a causal tower that pools at the highest token id."""
+    causal = getattr(model, "attn_mask", None) is not None
+    return causal and getattr(model, "text_pool_type", None) == "argmax" and model.text_projection is not None
+
+
+def _context_length(model: Any) -> int:
+    return int(model.context_length if hasattr(model, "context_length") else model.text.context_length)
+
+
+def shorten(token_MT: Integers) -> Integers:
+    """Return (M, T') ids without the columns behind the last end-of-text token, the highest id of each row.
+
+    Example:
+        >>> shorten(np.array([[8, 3, 9, 0, 0], [8, 9, 0, 0, 0]])).tolist()
+        [[8, 3, 9], [8, 9, 0]]
+    """
+    return token_MT[:, : int(token_MT.argmax(1).max()) + 1]
+
+
+class CompactVocabulary:
+    """Train only the rows of the token embedding that occur in the data, and put them back afterwards.
+
+    A row that never occurs gets no gradient: AdamW only decays it, by a factor that the schedule tells. So the result
+    is that of training all 49,408 rows, up to the rounding of that factor, at a fraction of the memory traffic.
+
+    Args:
+        model: an open_clip model with `can_shorten`; its `token_embedding` is replaced.
+        token_MT: all ids that training and validation will use.
+    """
+
+    def __init__(self, model: Any, token_MT: Integers) -> None:
+        self.used = np.unique(token_MT)
+        self.full = model.token_embedding.weight.detach().clone()
+        rows = self.full[torch.from_numpy(self.used).to(self.full.device)]
+        trained = model.token_embedding.weight.requires_grad
+        model.token_embedding = _embedding(rows, trained=trained)
+
+    def compact(self, token_MT: Integers) -> Integers:
+        """Return the ids as row numbers of the small table; their order, and so the end-of-text token, is kept."""
+        return np.searchsorted(self.used, token_MT)
+
+    def restore(self, model: Any, decay: float) -> None:
+        """Put the full table back, the rows that never occurred multiplied by `decay`."""
+        trained = model.token_embedding.weight
+        full = self.full.to(trained.device) * (decay if trained.requires_grad else 1.0)
+        full[torch.from_numpy(self.used).to(full.device)] = trained.detach()
+        model.token_embedding = _embedding(full, trained=trained.requires_grad)
+
+
+def _embedding(weight: Tensor, *, trained: bool) -> nn.Embedding:
+    table = nn.Embedding(weight.shape[0], weight.shape[1], _weight=weight)
+    table.weight.requires_grad = trained
+    return table
+
+
+def interpolate(first: Mapping[str, Tensor], second: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """Return `(1 - weight) * first + weight * second` of two state dicts; integers are taken from `second`.
+
+    Between pretrained and fine-tuned weights there is often a point that keeps the breadth of the one and the
+    accuracy of the other.
+
+    Args:
+        first: weights at 0.
+        second: weights at 1, same names and shapes.
+        weight: in [0, 1].
+
+    Raises:
+        ConfigError: the weight is outside [0, 1].
+        WeightsError: names or shapes differ; the message names the first.
+
+    Source: WiSE-FT, Wortsman et al. 2022 (arXiv 2109.01903), equation 1.
+
+    Example:
+        >>> interpolate({"w": torch.zeros(1)}, {"w": torch.ones(1)}, 0.25)["w"].item()
+        0.25
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ConfigError(f"weight is {weight}, expected [0, 1]")
+    for name in sorted(first.keys() | second.keys()):
+        shapes = [tuple(state[name].shape) if name in state else None for state in (first, second)]
+        if shapes[0] != shapes[1]:
+            raise WeightsError(f"{name}: {shapes[0]} in the first weights, {shapes[1]} in the second")
+    return {
+        name: torch.lerp(first[name], tensor, weight) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in second.items()
+    }
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the sha256 of all weights and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
