@@ -1,0 +1,168 @@
+"""Caption metrics without Java: CIDEr-D, corpus BLEU-1 to BLEU-4 and ROUGE-L, as coco-caption computes them.
+
+`caption_metrics` takes strings; the three scores take tokens. All are corpus scores: CIDEr weighs n-grams by how many
+reference sets of the evaluated corpus they occur in, so the numbers of two different sets are not comparable, and that
+of one single image is 0.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from xmodal.errors import DataError, EmptyInputError
+from xmodal.metrics.ptb import tokenize_caption
+
+Tokens = Sequence[str]
+Ngram = tuple[str, ...]
+MAX_N = 4
+
+
+def caption_metrics(
+    predictions: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    *,
+    tokenize: Callable[[str], Tokens] = tokenize_caption,
+) -> dict[str, float]:
+    """Return `cider`, `bleu1` to `bleu4`, `rouge_l` and `n` for one caption per example.
+
+    CIDEr-D has its usual factor 10 (0.6 is what papers print as 60); the others are fractions in [0, 1].
+
+    Args:
+        predictions: example id to caption; an empty caption scores 0.
+        references: example id to at least one reference; exactly the ids of `predictions`.
+        tokenize: text to tokens; the default gives the tokens of published scores. `str.split` for tokenised text.
+
+    Raises:
+        EmptyInputError: there are no predictions.
+        DataError: an example has no reference, or a reference has no prediction; the message names one.
+
+    Example:
+        >>> scores = caption_metrics({"a": "a dog", "b": "a cat"}, {"a": ["A dog."], "b": ["A cat!", "cats"]})
+        >>> scores["bleu1"], scores["rouge_l"]
+        (0.9999999995, 1.0)
+    """
+    if not predictions:
+        raise EmptyInputError("caption metrics: there are no predictions")
+    missing = [name for name in predictions if not references.get(name)]
+    if missing:
+        raise DataError(f"caption metrics: {len(missing)} examples have no reference, the first is {missing[0]!r}")
+    ignored = [name for name in references if name not in predictions]
+    if ignored:
+        raise DataError(f"caption metrics: {len(ignored)} references have no prediction, the first is {ignored[0]!r}")
+    candidate_tokens = [tokenize(text) for text in predictions.values()]
+    reference_tokens = [[tokenize(text) for text in references[name]] for name in predictions]
+    bleu = corpus_bleu(candidate_tokens, reference_tokens)
+    return {
+        "cider": _mean(cider_d(candidate_tokens, reference_tokens)),
+        **{f"bleu{n}": score for n, score in enumerate(bleu, start=1)},
+        "rouge_l": _mean(rouge_l(candidate_tokens, reference_tokens)),
+        "n": float(len(predictions)),
+    }
+
+
+def corpus_bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:
+    """Return BLEU-1 to BLEU-4 of the whole corpus, the reference length being the closest one of each example.
+
+    Source: Papineni et al. 2002; the small constants that keep empty counts finite are those of coco-caption.
+    """
+    tiny, small = 1e-15, 1e-9
+    right, total = [0] * MAX_N, [0] * MAX_N
+    candidate_length = reference_length = 0
+    for candidate, refs in zip(candidates, references, strict=True):
+        candidate_length += len(candidate)
+        reference_length += min((abs(len(ref) - len(candidate)), len(ref)) for ref in refs)[1]
+        allowed: Counter[Ngram] = Counter()
+        for ref in refs:
+            allowed |= _count_ngrams(ref)
+        for ngram, count in _count_ngrams(candidate).items():
+            right[len(ngram) - 1] += min(count, allowed[ngram])
+            total[len(ngram) - 1] += count
+    ratio = (candidate_length + tiny) / (reference_length + small)
+    brevity = math.exp(min(0.0, 1 - 1 / ratio))
+    scores: list[float] = []
+    product = 1.0
+    for n in range(MAX_N):
+        product *= (right[n] + tiny) / (total[n] + small)
+        scores.append(product ** (1 / (n + 1)) * brevity)
+    return scores
+
+
+def cider_d(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *, sigma: float = 6.0) -> list[float]:
+    """Return the CIDEr-D of every example, document frequencies taken from `references`.
+
+    Source: Vedantam et al. 2015 (arXiv 1411.5726), the variant of coco-caption: clipped counts, Gaussian length penalty
+    with `sigma` on the number of bigrams, factor 10.
+    """
+    reference_counts = [[_count_ngrams(ref) for ref in refs] for refs in references]
+    documents = Counter(ngram for counts in reference_counts for ngram in set().union(*counts))
+    log_n = math.log(len(references)) if references else 0.0
+
+    def weigh(counts: Counter[Ngram]) -> dict[Ngram, float]:
+        return {ngram: count * (log_n - math.log(max(documents[ngram], 1))) for ngram, count in counts.items()}
+
+    scores: list[float] = []
+    for candidate, counts, refs in zip(candidates, reference_counts, references, strict=True):
+        vector = weigh(_count_ngrams(candidate))
+        norms = _norms(vector)
+        total = 0.0
+        for ref_counts, ref in zip(counts, refs, strict=True):
+            ref_vector = weigh(ref_counts)
+            penalty = math.exp(-((max(len(candidate) - 1, 0) - max(len(ref) - 1, 0)) ** 2) / (2 * sigma**2))
+            total += penalty * sum(_cosines(vector, norms, ref_vector, _norms(ref_vector))) / MAX_N
+        scores.append(10 * total / len(counts))
+    return scores
+
+
+def rouge_l(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]], *, beta: float = 1.2) -> list[float]:
+    """Return the ROUGE-L of every example: F-measure of the best precision and the best recall over its references.
+
+    Source: Lin 2004 with the beta of coco-caption, where the best precision and recall may come from two references.
+    """
+    scores = []
+    for candidate, refs in zip(candidates, references, strict=True):
+        common = [_common_length(candidate, ref) for ref in refs]
+        precision = max(n / max(len(candidate), 1) for n in common)
+        recall = max(n / max(len(ref), 1) for n, ref in zip(common, refs, strict=True))
+        denominator = recall + beta**2 * precision
+        scores.append((1 + beta**2) * precision * recall / denominator if precision and recall else 0.0)
+    return scores
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _count_ngrams(tokens: Tokens) -> Counter[Ngram]:
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, MAX_N + 1) for i in range(len(tokens) - n + 1))
+
+
+def _norms(vector: Mapping[Ngram, float]) -> list[float]:
+    squares = [0.0] * MAX_N
+    for ngram, weight in vector.items():
+        squares[len(ngram) - 1] += weight * weight
+    return [math.sqrt(square) for square in squares]
+
+
+def _cosines(
+    vector: Mapping[Ngram, float],
+    norms: Sequence[float],
+    ref_vector: Mapping[Ngram, float],
+    ref_norms: Sequence[float],
+) -> list[float]:
+    """Return per n the clipped product of the two vectors over the product of their norms, 0 where one is empty."""
+    products = [0.0] * MAX_N
+    for ngram, weight in vector.items():
+        ref_weight = ref_vector.get(ngram)
+        if ref_weight is not None:
+            products[len(ngram) - 1] += min(weight, ref_weight) * ref_weight
+    return [p / (a * b) if a and b else 0.0 for p, a, b in zip(products, norms, ref_norms, strict=True)]
+
+
+def _common_length(a: Tokens, b: Tokens) -> int:
+    """Return the length of the longest common subsequence."""
+    row = [0] * (len(b) + 1)
+    for token in a:
+        diagonal = 0
+        for j, other in enumerate(b, start=1):
+            diagonal, row[j] = row[j], diagonal + 1 if token == other else max(row[j], row[j - 1])
+    return row[-1]
