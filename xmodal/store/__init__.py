@@ -1,0 +1,13 @@
+"""The feature store: embeddings of one encoder, data set and modality in sharded Zarr v3, with ids and provenance.
+
+`StoreWriter` fills a store and survives kills; `FeatureStore` reads it. Import names from here; the modules below are
+one idea each. Nothing in this package imports torch, and only `codec` imports zarr.
+"""
+
+from xmodal.store.layout import ArraySpec
+from xmodal.store.plan import RowPlan
+from xmodal.store.reader import FeatureStore
+from xmodal.store.verify import Report, inspect, verify
+from xmodal.store.writer import Shard, StoreWriter
+
+__all__ = ["ArraySpec", "FeatureStore", "Report", "RowPlan", "Shard", "StoreWriter", "inspect", "verify"]

@@ -1,0 +1,168 @@
+"""Shards that exist already: those of a sealed store and those of builds that were interrupted.
+
+Both are read in the same way, so a writer can keep or copy rows without asking where they come from.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from xmodal import tables
+from xmodal.errors import StoreCorruptError, XmodalError
+from xmodal.store.columns import decode_rows
+from xmodal.store.files import FileStamp, named_errors, write_file
+from xmodal.store.layout import FAILED_FILE, GROUP_FILE, MANIFEST_FILE, ROWS_FILE, ArraySpec, check_format
+from xmodal.store.manifest import Manifest, Stamps, stamps_from_json, stamps_to_json
+from xmodal.store.plan import RowPlan
+
+RECORDS_FOLDER = "commits"
+SETTINGS_FILE = "build.json"
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A committed shard: its files, and its rows without a vector (row in the shard to reason)."""
+
+    files: Stamps
+    failed: dict[int, str]
+
+    def write(self, folder: Path, index: int) -> None:
+        """Record the shard as committed; its files must be durable by now."""
+        value = {"files": stamps_to_json(self.files), "failed": {str(row): why for row, why in self.failed.items()}}
+        write_file(folder / RECORDS_FOLDER / f"{index:06d}.json", json.dumps(value).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the record that `write` left at `path`."""
+        value = json.loads(path.read_bytes())
+        return cls(stamps_from_json(value["files"]), {int(row): why for row, why in value["failed"].items()})
+
+
+class Committed:
+    """The committed shards below one folder.
+
+    Args:
+        root: a sealed store, or the folder of a build.
+        attributes: what the shards were made with, as in the group attributes.
+        manifest: that of a sealed store; None for a build.
+    """
+
+    def __init__(self, root: Path, attributes: dict[str, Any], manifest: Manifest | None) -> None:
+        self.root = root
+        self.attributes = attributes
+        self.manifest = manifest
+        self.shard_rows: int = attributes["shard_rows"]
+        self.arrays = {name: ArraySpec.from_json(spec) for name, spec in attributes["arrays"].items()}
+        self._intact: dict[int, bool] = {}
+        self._decoded: dict[tuple[str, int], np.ndarray] = {}
+
+    @cached_property
+    def plan(self) -> RowPlan:
+        """The rows; for a build those that it was meant to hold."""
+        columns = tables.decode_table(self._read(ROWS_FILE), tables.ROWS, where=str(self.root / ROWS_FILE))
+        return RowPlan(columns["id"], columns["sha256"])
+
+    @cached_property
+    def records(self) -> dict[int, ShardRecord]:
+        """The committed shards by number."""
+        if self.manifest is None:
+            found = sorted((self.root / RECORDS_FOLDER).glob("[0-9]*.json"))
+            return {int(path.stem): ShardRecord.read(path) for path in found}
+        columns = tables.decode_table(self._read(FAILED_FILE), tables.FAILED_ROWS, where=str(self.root / FAILED_FILE))
+        reasons = dict(zip(columns["id"], columns["reason"], strict=True))
+        records = {index: ShardRecord(files, {}) for index, files in enumerate(self.manifest.shards)}
+        if reasons:
+            for row, name in enumerate(self.plan.ids):
+                if name in reasons:
+                    records[row // self.shard_rows].failed[row % self.shard_rows] = reasons[name]
+        return records
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Row number by id."""
+        return {name: row for row, name in enumerate(self.plan.ids)}
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """Return the first row of shard `index` and the one after its last."""
+        start = index * self.shard_rows
+        return start, min(start + self.shard_rows, len(self.plan))
+
+    def complete(self, index: int) -> bool:
+        """Tell by the lengths of its files whether a recorded shard is there."""
+        record = self.records.get(index)
+        return record is not None and all(stamp.same_length(self.root / name) for name, stamp in record.files.items())
+
+    def intact(self, index: int) -> bool:
+        """Tell by the digests of its files whether a recorded shard can be copied from; reads it once."""
+        if index not in self._intact:
+            record = self.records.get(index)
+            stamps: list[tuple[str, FileStamp]] = [] if record is None else list(record.files.items())
+            self._intact[index] = bool(stamps) and all(stamp.matches(self.root / name) for name, stamp in stamps)
+        return self._intact[index]
+
+    def rows(self, name: str, index: int) -> np.ndarray:
+        """Return all rows of one shard of the array `name`; the last two shards asked for stay in memory."""
+        key = (name, index)
+        if key not in self._decoded:
+            while len(self._decoded) >= 2 * len(self.arrays):
+                del self._decoded[next(iter(self._decoded))]
+            start, stop = self.extent(index)
+            self._decoded[key] = decode_rows(self._map, name, self.arrays[name], self.shard_rows, index, stop - start)
+        return self._decoded[key]
+
+    def _map(self, name: str) -> np.ndarray:
+        with named_errors(self.root / name):
+            return np.asarray(np.memmap(self.root / name, np.uint8, "r"))
+
+    def _read(self, name: str) -> bytes:
+        with named_errors(self.root / name):
+            return (self.root / name).read_bytes()
+
+
+def open_sealed(store: Path) -> Committed | None:
+    """Return the sealed store at `store`; None where there is no manifest.
+
+    Raises:
+        StoreCorruptError: the manifest or the group attributes cannot be read.
+        StoreError: a newer format version.
+    """
+    if not (store / MANIFEST_FILE).exists():
+        return None
+    with named_errors(store):
+        manifest = Manifest.from_bytes((store / MANIFEST_FILE).read_bytes(), str(store / MANIFEST_FILE))
+        data = (store / GROUP_FILE).read_bytes()
+    return Committed(store, read_attributes(data, str(store / GROUP_FILE)), manifest)
+
+
+def open_build(folder: Path) -> Committed | None:
+    """Return the build in `folder`; None where it was killed before it had begun, or where it is damaged."""
+    try:
+        attributes = json.loads((folder / SETTINGS_FILE).read_bytes())
+        check_format(attributes, str(folder))
+        build = Committed(folder, attributes, None)
+        build.plan, build.records  # noqa: B018  read now: what is damaged must not come up in the middle of a run
+    except (OSError, ValueError, KeyError, TypeError, XmodalError):
+        return None
+    return build
+
+
+def read_attributes(data: bytes, where: str) -> dict[str, Any]:
+    """Return the attributes in the `zarr.json` of a store's group.
+
+    Raises:
+        StoreCorruptError: no such file.
+        StoreError: another format or a newer version.
+    """
+    try:
+        attributes: dict[str, Any] = json.loads(data)["attributes"]
+        check_format(attributes, where)
+        for spec in attributes["arrays"].values():
+            ArraySpec.from_json(spec)
+        attributes["provenance"], attributes["shard_rows"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorruptError(f"{where}: no attributes of a feature store ({error!r})") from error
+    return attributes

@@ -1,0 +1,163 @@
+"""What a writer finds: a store that is complete, shards to keep, builds to resume or to copy from, rows to encode."""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import StoreCorruptError, StoreError, StoreMismatchError
+from xmodal.store.assembly import Assembly, assemble
+from xmodal.store.closing import rows_table
+from xmodal.store.committed import (
+    RECORDS_FOLDER,
+    SETTINGS_FILE,
+    Committed,
+    ShardRecord,
+    open_build,
+    open_sealed,
+    read_attributes,
+)
+from xmodal.store.files import named_errors, write_file
+from xmodal.store.layout import BUILD_FOLDER, GROUP_FILE, ROWS_FILE, check_same_origin
+from xmodal.store.plan import RowPlan
+from xmodal.store.publish import finish_publishing, remove_builds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WriterState:
+    """Where a writer starts.
+
+    Args:
+        build: folder of the new shards.
+        sealed: whether the store already is what the plan asks for.
+        records: shards that are done, here or in the sealed store.
+        assemblies: the other shards.
+    """
+
+    build: Path
+    sealed: bool
+    records: dict[int, ShardRecord]
+    assemblies: dict[int, Assembly]
+
+
+def open_state(
+    store: Path, plan: RowPlan, attributes: dict[str, Any], *, retry_failed: bool, replace: bool
+) -> WriterState:
+    """Look at what is there and decide what is kept, copied and encoded; the caller holds the lock.
+
+    Raises:
+        StoreMismatchError: the store or a build was made in another way, and not `replace`.
+        StoreError: the folder holds something that is no store.
+    """
+    with named_errors(store):
+        _refuse_other_folders(store)
+        finish_publishing(store)
+        sealed = _open_comparable(store, attributes, replace=replace)
+    build = store / BUILD_FOLDER / _build_key(plan, attributes, retry_failed)
+    if sealed is not None and _nothing_to_do(sealed, plan, retry_failed):
+        remove_builds(store)
+        return WriterState(build, True, {}, {})
+    own, sources = _open_builds(store, build, attributes, replace=replace)
+    if own is None:
+        write_file(build / ROWS_FILE, rows_table(store, plan))
+        write_file(build / SETTINGS_FILE, json.dumps(attributes, sort_keys=True).encode())
+    if sealed is not None:
+        sources.append(sealed)
+    records: dict[int, ShardRecord] = {}
+    assemblies: dict[int, Assembly] = {}
+    for index in range(-(-len(plan) // attributes["shard_rows"])):
+        record = _resumed(own, index) or _kept(sealed, plan, index, retry_failed)
+        if record is not None:
+            records[index] = record
+        else:
+            shard_rows = attributes["shard_rows"]
+            assemblies[index] = assemble(plan, index, shard_rows, sources, retry_failed=retry_failed)
+    return WriterState(build, False, records, assemblies)
+
+
+def _refuse_other_folders(store: Path) -> None:
+    """A folder that is not empty must be a store, sealed or not: all that is not of the new store will be removed."""
+    if not store.exists() or not any(store.iterdir()) or (store / BUILD_FOLDER).is_dir():
+        return
+    group = store / GROUP_FILE
+    if not group.exists():
+        raise StoreError(f"{store}: the folder is not empty and holds no feature store; choose another one")
+    read_attributes(group.read_bytes(), str(group))
+
+
+def _open_comparable(store: Path, attributes: dict[str, Any], *, replace: bool) -> Committed | None:
+    try:
+        sealed = open_sealed(store)
+        if sealed is not None:
+            check_same_origin(sealed.attributes, attributes, str(store))
+    except (StoreMismatchError, StoreCorruptError) as error:
+        if not replace:
+            raise
+        log.warning("%s: the store is made anew (%s)", store, error)
+        return None
+    return sealed
+
+
+def _nothing_to_do(sealed: Committed, plan: RowPlan, retry_failed: bool) -> bool:
+    manifest = sealed.manifest
+    if manifest is None or manifest.plan_sha256 != plan.sha256 or (retry_failed and manifest.failed):
+        return False
+    broken = [name for name, stamp in manifest.all_files() if not stamp.same_length(sealed.root / name)]
+    for name in broken:
+        log.warning("%s: missing or of another length than sealed; its shard is made again", sealed.root / name)
+    return not broken
+
+
+def _build_key(plan: RowPlan, attributes: dict[str, Any], retry_failed: bool) -> str:
+    value = json.dumps([plan.sha256, attributes, retry_failed], sort_keys=True)
+    return hashlib.sha256(value.encode()).hexdigest()[:16]
+
+
+def _open_builds(
+    store: Path, own: Path, attributes: dict[str, Any], *, replace: bool
+) -> tuple[Committed | None, list[Committed]]:
+    """Return the build to resume, if there is one, and the other comparable ones; drop those of no use."""
+    resumed, others = None, []
+    with named_errors(store):
+        for folder in sorted((store / BUILD_FOLDER).glob("*")):
+            build = open_build(folder)
+            if build is not None and folder != own:
+                try:
+                    check_same_origin(build.attributes, attributes, str(store))
+                except StoreMismatchError:
+                    if not replace:
+                        raise
+                    build = None
+            if build is None:
+                shutil.rmtree(folder)
+            elif folder == own:
+                resumed = build
+            else:
+                others.append(build)
+    return resumed, others
+
+
+def _resumed(own: Committed | None, index: int) -> ShardRecord | None:
+    if own is None or index not in own.records:
+        return None
+    if own.intact(index):
+        return own.records[index]
+    log.warning("%s: shard %d does not match its record; it is made again", own.root, index)
+    with named_errors(own.root):
+        (own.root / RECORDS_FOLDER / f"{index:06d}.json").unlink()
+    return None
+
+
+def _kept(sealed: Committed | None, plan: RowPlan, index: int, retry_failed: bool) -> ShardRecord | None:
+    if sealed is None or not sealed.complete(index) or (retry_failed and sealed.records[index].failed):
+        return None
+    start, stop = sealed.extent(index)
+    new_stop = min(start + sealed.shard_rows, len(plan))
+    if stop != new_stop or sealed.plan.keys(start, stop) != plan.keys(start, stop):
+        return None
+    return sealed.records[index]

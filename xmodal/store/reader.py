@@ -1,0 +1,239 @@
+"""Read a sealed store: whole arrays at the speed of memory, any rows in any order, rows by their ids."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmodal import tables
+from xmodal.errors import StoreCorruptError, StoreError
+from xmodal.store.columns import ReadFile, chunk_file, decode_rows
+from xmodal.store.committed import read_attributes
+from xmodal.store.folders import LocalFolder, open_folder
+from xmodal.store.layout import (
+    BUILD_FOLDER,
+    EMBEDDING,
+    FAILED_FILE,
+    GROUP_FILE,
+    MANIFEST_FILE,
+    ROWS_FILE,
+    VALID,
+    VALID_SPEC,
+    ArraySpec,
+    row_grid,
+    valid_grid,
+)
+from xmodal.store.manifest import Manifest
+from xmodal.store.shards import in_order, read_index, view_rows
+
+Rows = slice | np.ndarray | Sequence[int] | None
+
+
+class FeatureStore:
+    """A sealed feature store, opened for reading.
+
+    Vectors are raw, not unit-norm. A row whose `valid` is false has zeros in their place; `failed` says why.
+
+    Args:
+        path: a local folder or an fsspec address such as `s3://bucket/features/image.zarr`.
+
+    Raises:
+        StoreError: there is no store, it is not sealed yet, or it has a newer format.
+        StoreCorruptError: its manifest or attributes cannot be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._folder = open_folder(path)
+        self.path = path
+        where = self._folder.where
+        if not self._folder.exists(MANIFEST_FILE):
+            raise _not_sealed(where, self._folder.exists(BUILD_FOLDER), self._folder.exists(GROUP_FILE))
+        self.attributes: dict[str, Any] = read_attributes(self._folder.read(GROUP_FILE), f"{where}/{GROUP_FILE}")
+        self.manifest = Manifest.from_bytes(self._folder.read(MANIFEST_FILE), f"{where}/{MANIFEST_FILE}")
+        self.arrays = {name: ArraySpec.from_json(spec) for name, spec in self.attributes["arrays"].items()}
+        self.shard_rows: int = self.attributes["shard_rows"]
+        self._stamps = dict(self.manifest.all_files())
+
+    def __len__(self) -> int:
+        return self.manifest.rows
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the vectors came about, as the writer was told."""
+        provenance: dict[str, Any] = self.attributes["provenance"]
+        return provenance
+
+    @property
+    def dim(self) -> int:
+        """D, the size of an embedding."""
+        return self.arrays[EMBEDDING].shape[0]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the embedding, float16 or float32."""
+        return np.dtype(self.arrays[EMBEDDING].dtype)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of every row, in order."""
+        return self._rows_table["id"]
+
+    @cached_property
+    def digests(self) -> list[str]:
+        """The sha256 hex of the medium of every row."""
+        return self._rows_table["sha256"]
+
+    @cached_property
+    def failed(self) -> dict[str, str]:
+        """Reason by id of the rows without a vector, in row order."""
+        data = self._folder.read(FAILED_FILE)
+        columns = tables.decode_table(data, tables.FAILED_ROWS, where=f"{self._folder.where}/{FAILED_FILE}")
+        return dict(zip(columns["id"], columns["reason"], strict=True))
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """(N,) bool: whether a row has a vector."""
+        grid = valid_grid(self.shard_rows)
+        out = np.zeros(len(self), bool)
+        for index, start in enumerate(range(0, len(self), grid.shard_rows)):
+            part, name = out[start : start + grid.shard_rows], chunk_file(VALID, index, VALID_SPEC)
+            try:
+                part[:] = view_rows(self._map(name), grid, VALID_SPEC, len(part))
+            except ValueError as error:
+                raise StoreCorruptError(f"{self._folder.where}/{name}: {error}") from error
+        return out
+
+    def embedding(self, rows: Rows = None) -> np.ndarray:
+        """Return the embeddings of `rows`, as `array` does: (n, D) in the store's dtype, raw, not unit-norm."""
+        return self.array(EMBEDDING, rows)
+
+    def array(self, name: str, rows: Rows = None) -> np.ndarray:
+        """Return rows of a named array, in the order asked for.
+
+        Args:
+            name: `embedding`, or another array of the store.
+            rows: None for all, a slice, (n,) row numbers or an (N,) bool mask.
+
+        Returns:
+            A new array (n, *shape); for a ragged one an (n,) object array of arrays (T, *shape).
+
+        Raises:
+            StoreError: no such array, or a row number out of range.
+            StoreCorruptError: a file is missing, short or damaged; the message names it.
+        """
+        spec = self._spec(name)
+        if rows is None:
+            return self._whole(name, spec)
+        numbers = self._numbers(rows)
+        out = np.empty(len(numbers), object) if spec.ragged else np.empty((len(numbers), *spec.shape), spec.dtype)
+        order = np.argsort(numbers // self.shard_rows, kind="stable")
+        shard_of = (numbers // self.shard_rows)[order]
+        for index in np.unique(shard_of):
+            first, last = np.searchsorted(shard_of, [index, index + 1])
+            targets = order[first:last]
+            out[targets] = self.shard(name, int(index))[numbers[targets] - index * self.shard_rows]
+        return out
+
+    def shards(self) -> int:
+        """Return the number of shards."""
+        return len(self.manifest.shards)
+
+    def shard(self, name: str, index: int) -> np.ndarray:
+        """Return all rows of one shard, mapped into memory and read-only where the array is dense and uncompressed.
+
+        Raises:
+            StoreError: no such array or shard.
+            StoreCorruptError: a file is missing, short or damaged.
+        """
+        spec = self._spec(name)
+        if not 0 <= index < self.shards():
+            raise StoreError(f"{self._folder.where}: no shard {index}; the store has {self.shards()}")
+        rows = min(self.shard_rows, len(self) - index * self.shard_rows)
+        read: ReadFile = self._map
+        try:
+            return decode_rows(read, name, spec, self.shard_rows, index, rows)
+        except StoreCorruptError as error:
+            raise StoreCorruptError(f"{self._folder.where}: {error}") from error
+
+    def index(self, ids: Sequence[str]) -> np.ndarray:
+        """Return the (n,) int64 row numbers of `ids`, in their order.
+
+        Raises:
+            StoreError: an id has no row; the message names the first few.
+        """
+        absent = [name for name in ids if name not in self._positions]
+        if absent:
+            raise StoreError(f"{self._folder.where}: {len(absent)} of {len(ids)} ids have no row, such as {absent[:5]}")
+        return np.array([self._positions[name] for name in ids], np.int64)
+
+    def _whole(self, name: str, spec: ArraySpec) -> np.ndarray:
+        out = np.empty(len(self), object) if spec.ragged else np.empty((len(self), *spec.shape), spec.dtype)
+        for index in range(self.shards()):
+            part = out[index * self.shard_rows : (index + 1) * self.shard_rows]
+            if not self._read_raw(name, spec, index, part):
+                part[:] = self.shard(name, index)
+        return out
+
+    def _read_raw(self, name: str, spec: ArraySpec, index: int, out: np.ndarray) -> bool:
+        """Read a shard straight into its place; False where its file does not allow it."""
+        if spec.ragged or spec.compressed or not isinstance(self._folder, LocalFolder):
+            return False
+        grid, file = row_grid(spec, self.shard_rows), chunk_file(name, index, spec)
+        if self._stamp(file).length < out.nbytes + grid.index_bytes:
+            return False
+        tail = self._folder.read_rows(file, self._stamp(file), grid.index_bytes, out)
+        try:
+            return in_order(read_index(tail, grid), grid, spec, len(out))
+        except ValueError as error:
+            raise StoreCorruptError(f"{self._folder.where}/{file}: {error}") from error
+
+    def _numbers(self, rows: slice | np.ndarray | Sequence[int]) -> np.ndarray:
+        if isinstance(rows, slice):
+            return np.arange(len(self))[rows]
+        numbers = np.asarray(rows)
+        if numbers.dtype == bool and numbers.shape == (len(self),):
+            return np.flatnonzero(numbers)
+        if numbers.ndim != 1 or (len(numbers) and numbers.dtype.kind not in "iu"):
+            raise StoreError(f"rows are {numbers.dtype} {numbers.shape}, expected row numbers or a mask ({len(self)},)")
+        numbers = numbers.astype(np.int64)
+        outside = numbers[(numbers < 0) | (numbers >= len(self))]
+        if len(outside):
+            raise StoreError(f"{self._folder.where}: no row {outside[0]}; the store has {len(self)} rows")
+        return numbers
+
+    def _spec(self, name: str) -> ArraySpec:
+        if name not in self.arrays:
+            raise StoreError(f"{self._folder.where}: no array {name!r}; the store has {sorted(self.arrays)}")
+        return self.arrays[name]
+
+    def _stamp(self, name: str) -> Any:
+        if name not in self._stamps:
+            raise StoreCorruptError(f"{self._folder.where}/{name}: the manifest does not list this file")
+        return self._stamps[name]
+
+    def _map(self, name: str) -> np.ndarray:
+        return self._folder.map(name, self._stamp(name))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.ids)}
+
+    @cached_property
+    def _rows_table(self) -> dict[str, list[str]]:
+        data = self._folder.read(ROWS_FILE)
+        columns = tables.decode_table(data, tables.ROWS, where=f"{self._folder.where}/{ROWS_FILE}")
+        if len(columns["id"]) != len(self):
+            raise StoreCorruptError(
+                f"{self._folder.where}/{ROWS_FILE}: {len(columns['id'])} rows, the manifest says {len(self)}"
+            )
+        return columns
+
+
+def _not_sealed(where: str, building: bool, group: bool) -> StoreError:
+    if building:
+        return StoreError(f"{where}: not sealed, an extraction was interrupted; run extract again to complete it")
+    if group:
+        return StoreCorruptError(f"{where}/{MANIFEST_FILE}: the file is missing; run extract again to seal the store")
+    return StoreError(f"{where}: no feature store here; run extract to make it")
