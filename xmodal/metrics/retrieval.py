@@ -73,6 +73,53 @@ def retrieval(
     return metrics
 
 
+def retrieval_by_key(
+    query_QD: Tensor,
+    candidate_MD: Tensor,
+    query_keys: Sequence[str],
+    candidate_keys: Sequence[str],
+    *,
+    ks: Sequence[int] = KS,
+    chunk: int = 1024,
+) -> dict[str, float]:
+    """Return recalls and ranks of a search in which every candidate with the key of the query is right.
+
+    For media that share a class or a source but are no pairs one to one, such as sounds and pictures. The keys are
+    those of `summarise_ranks`.
+
+    Args:
+        query_QD: (Q, D) floating point, any device, rows of any length.
+        candidate_MD: (M, D) on the same device.
+        query_keys: (Q,) the key of each query, for example its class.
+        candidate_keys: (M,) the key of each candidate.
+        ks: the cut-offs.
+        chunk: queries at a time.
+
+    Raises:
+        ConfigError: a cut-off or the chunk is not positive.
+        EmptyInputError: there are no queries or no candidates.
+        DataError: shapes disagree, a vector is not finite, or no candidate has the key of a query.
+
+    Example:
+        >>> retrieval_by_key(torch.eye(2), torch.eye(2), ["a", "b"], ["b", "a"], ks=(1,))["recall_at_1"]
+        0.0
+    """
+    if chunk < 1 or any(k < 1 for k in ks):
+        raise ConfigError(f"retrieval: ks {tuple(ks)} and chunk {chunk}: expected positive numbers")
+    # Who belongs to whom is checked below; shapes, emptiness and finite values are the same question as for pairs.
+    owner_Q = torch.zeros(len(query_QD), dtype=torch.int64, device=query_QD.device)
+    _check_inputs(candidate_MD, query_QD, owner_Q, every_item=False)
+    keys_QM = _enumerate_keys([*query_keys, *candidate_keys], len(query_QD) + len(candidate_MD)).to(query_QD.device)
+    key_Q, key_M = keys_QM[: len(query_QD)], keys_QM[len(query_QD) :]
+    lonely = ~torch.isin(key_Q, key_M)
+    if lonely.any():
+        raise DataError(f"retrieval: no candidate has the key {query_keys[int(lonely.nonzero()[0])]!r} of a query")
+    query_QD = torch.nn.functional.normalize(query_QD.float(), dim=1)
+    candidate_MD = torch.nn.functional.normalize(candidate_MD.float(), dim=1)
+    pair_P2 = torch.unique(key_M)[:, None].repeat(1, 2)
+    return summarise_ranks(_ranks(query_QD, candidate_MD, key_Q, key_M, pair_P2, chunk), ks)
+
+
 def summarise_ranks(rank_Q: Tensor, ks: Sequence[int] = KS) -> dict[str, float]:
     """Return `recall_at_<k>`, `median_rank` and `mean_rank` of the ranks (Q,), 1 is best.
 
@@ -112,7 +159,7 @@ def best_matches(query_QD: Tensor, candidate_MD: Tensor, k: int, *, chunk: int =
     return torch.cat([part.values[:, :k] for part in found]), torch.cat([part.indices[:, :k] for part in found])
 
 
-def _check_inputs(image_ND: Tensor, text_MD: Tensor, item_M: Tensor) -> None:
+def _check_inputs(image_ND: Tensor, text_MD: Tensor, item_M: Tensor, *, every_item: bool = True) -> None:
     shapes = tuple(image_ND.shape), tuple(text_MD.shape), tuple(item_M.shape)
     if image_ND.ndim != 2 or text_MD.ndim != 2 or shapes[0][1] != shapes[1][1] or shapes[2] != shapes[1][:1]:
         raise DataError(
@@ -131,7 +178,7 @@ def _check_inputs(image_ND: Tensor, text_MD: Tensor, item_M: Tensor) -> None:
         row = int(wrong.nonzero()[0])
         raise DataError(f"retrieval: text {row} belongs to item {int(item_M[row])}, expected 0 to {len(image_ND) - 1}")
     texts_N = torch.bincount(item_M, minlength=len(image_ND))
-    if (texts_N == 0).any():
+    if every_item and (texts_N == 0).any():
         raise DataError(
             f"retrieval: item {int((texts_N == 0).nonzero()[0])} has no text, so it cannot be searched with"
         )
