@@ -1,0 +1,199 @@
+"""What every reader gives: a data set as plain rows, before anything is copied, hashed or checked.
+
+A reader knows one layout on disk and nothing else. `preparation` turns its `Listing` into the tables and media of
+`data/<set>/`. The helpers here are what several readers need: the medium of a file name, caption rows, text files.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from xmodal.errors import DataError
+from xmodal.tables import Row
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif"})
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "none": "none",
+}
+# Files that operating systems leave in folders; they are not part of anybody's data.
+_LITTER = frozenset({"thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A data set as its reader found it.
+
+    Args:
+        items: rows of the items table without `sha256`; a split of None is assigned by `preparation`.
+        texts: rows of the texts table other than class prompts, captions cleaned.
+        failed: rows of the failed table: media that the reader already knows to be unusable, with the reason.
+        examples: rows of the examples table, or None.
+        templates: names of the template sets from which the class prompts of this data set are made.
+        class_keys: for each label its index in the published 1,000-class list, where there is one.
+        extras: small files to be written beside the tables: relative path to content.
+        media: gives the bytes of an item by its path; None means that the paths are files below the root.
+    """
+
+    items: Sequence[Row]
+    texts: Sequence[Row] = ()
+    failed: Sequence[Row] = ()
+    examples: Sequence[Row] | None = None
+    templates: tuple[str, ...] = ()
+    class_keys: tuple[int, ...] = ()
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+    media: Callable[[str], bytes] | None = None
+
+
+def modality_of(path: str) -> str | None:
+    """Return "image" or "audio" by the file name's suffix, None for anything else.
+
+    Example:
+        >>> modality_of("dog/1.JPG"), modality_of("dog/1.ogg"), modality_of("notes.txt")
+        ('image', 'audio', None)
+    """
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else None
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file name is one that operating systems leave behind: dot files, Thumbs.db, desktop.ini."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def clean_caption(text: str) -> str:
+    r"""Return a caption without stray white space: ends stripped, line breaks and tabs made one space.
+
+    Single and double spaces inside a line stay as the annotator typed them, and no length is cut off.
+
+    Example:
+        >>> clean_caption(" A dog\n runs .\n")
+        'A dog runs .'
+    """
+    return re.sub(r"[^\S\n\r\t\v\f]*[\n\r\t\v\f]\s*", " ", text.strip())
+
+
+def caption_row(item_id: str, key: str | int, text: str, split: str | None, *, lang: str = "en") -> Row:
+    """Return one caption of an item, with the id `<item_id>#<key>`."""
+    row_id = f"{item_id}#{key}"
+    return {
+        "id": row_id,
+        "item_id": item_id,
+        "lang": lang,
+        "role": "caption",
+        "text": clean_caption(text),
+        "split": split,
+    }
+
+
+def caption_rows(item_id: str, captions: Iterable[str], split: str | None) -> list[Row]:
+    """Return the English captions of an item, numbered from 0 in the given order."""
+    return [caption_row(item_id, number, text, split) for number, text in enumerate(captions)]
+
+
+def failed_row(item_id: str, path: str, reason: str) -> Row:
+    """Return one row of the failed table."""
+    return {"id": item_id, "path": path, "reason": reason}
+
+
+def read_text(path: Path) -> str:
+    """Return a UTF-8 text file, a byte order mark at its start left out.
+
+    Raises:
+        DataError: the file is missing or no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Return the lines of a UTF-8 text file, split at \n or \r\n only, the empty ones at the end left out.
+
+    Raises:
+        DataError: the file is missing or no UTF-8.
+    """
+    lines = [line.removesuffix("\r") for line in read_text(path).split("\n")]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        DataError: the file is missing, no UTF-8 or no JSON; the message has the line.
+    """
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from error
+
+
+def read_csv_rows(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
+    """Return the rows of a CSV or TSV file with a header line, all values as text.
+
+    Raises:
+        DataError: the file is missing, no UTF-8, has quotes that do not match or a row with too few or many fields.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter, strict=True)
+    rows = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                n_fields = len(reader.fieldnames or ())
+                raise DataError(f"{path}: line {reader.line_num}: expected {n_fields} fields, found {row}")
+            rows.append(row)
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}") from error
+    return rows
+
+
+def first_existing(root: Path, *candidates: str) -> Path | None:
+    """Return the first of `candidates` that exists below `root`, or None."""
+    return next((root / name for name in candidates if (root / name).exists()), None)
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the paths of all files below `folder`, relative, with forward slashes, sorted, litter left out."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_litter(name))
+        found += [(Path(parent) / name).relative_to(folder).as_posix() for name in files if not is_litter(name)]
+    return sorted(found)
+
+
+def split_named(name: str, *, where: str) -> str:
+    """Return train, val, test or none for one of the usual names of a split.
+
+    Raises:
+        DataError: the name is none of the usual ones; the message lists them.
+
+    Example:
+        >>> split_named("Dev", where="row 3")
+        'val'
+    """
+    try:
+        return SPLIT_NAMES[name.strip().lower()]
+    except KeyError as error:
+        raise DataError(f"{where}: unknown split {name!r}, expected one of {sorted(SPLIT_NAMES)}") from error

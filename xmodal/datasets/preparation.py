@@ -1,0 +1,283 @@
+"""From a reader's listing to `data/<set>/`: media copied and hashed, tables checked, failures named.
+
+Everything is built beside the target and renamed at the end, so a data set folder is complete or not there. The same
+source, options and seed always give the same bytes.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from xmodal.datasets.listing import Listing, failed_row
+from xmodal.datasets.prompts import load_class_names, load_templates, prompt_rows, set_name, spoken_name
+from xmodal.errors import ConfigError, DataError, EmptyInputError, TableError, TooManyFailuresError
+from xmodal.rng import numpy_generator
+from xmodal.tables import EXAMPLES, FAILED, ITEMS, TEXTS, Row, frame_of, write_table
+
+# Fractions of train and val where a data set of the user's own has no splits; the rest is test.
+ASSIGNED_FRACTIONS = (0.7, 0.1)
+_THREADS = 8
+_NAMED_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may choose about a data set that is read.
+
+    Args:
+        seed: names the streams that assign splits and draw subsets.
+        max_failed: fraction of the media, and of the captions, that may fail.
+        limits: at most so many items of a split are kept, drawn by the seed; splits that are not named are kept whole.
+        templates: template sets or files for the class prompts; empty takes those that belong to the data set.
+        class_names: a class-name list or file instead of the data set's own names; "" keeps them.
+        keep_underscores: leave underscores in class names, only to reproduce published numbers.
+        texts_only: leave the media out; captions then belong to no item.
+    """
+
+    seed: int
+    max_failed: float
+    limits: Mapping[str, int]
+    templates: tuple[str, ...] = ()
+    class_names: str = ""
+    keep_underscores: bool = False
+    texts_only: bool = False
+
+
+def write_listing(name: str, listing: Listing, root: Path, out: Path, options: Options) -> None:
+    """Write the data set that `listing` describes to the folder `out`, replacing what is there.
+
+    Args:
+        name: the data set, for messages and for the names of random streams.
+        listing: what a reader found.
+        root: the folder to which the paths of the listing are relative.
+        out: the data set folder.
+        options: see `Options`.
+
+    Raises:
+        TableError: an id occurs twice, or a row breaks its schema.
+        TooManyFailuresError: more than `max_failed` of the media or of the captions are missing, unreadable or empty.
+        EmptyInputError: nothing is left to write.
+        DataError: labels have holes, or a class has two names.
+        ConfigError: an unknown template set or class-name list, or one of the wrong length.
+    """
+    _refuse_outside(name, listing.items)
+    refuse_duplicates(name, "item", listing.items, shown="path")
+    refuse_duplicates(name, "text", listing.texts, shown="text")
+    listing = _with_class_names(name, listing, options)
+    prompts = _prompts(class_names_of(listing.items, where=name), listing, options)
+    listing = _limited(name, _with_splits(name, listing, options.seed), options)
+    listing, failed_texts = _without_empty_captions(listing)
+    _refuse_failures(name, "captions", failed_texts, len(listing.texts), options.max_failed)
+    if options.texts_only:
+        listing = replace(listing, items=(), failed=(), texts=[{**row, "item_id": None} for row in listing.texts])
+    unfinished = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        items, failed_media = _copy_media(listing, root, unfinished)
+        failed_media = [*listing.failed, *failed_media]
+        _refuse_failures(name, "media", failed_media, len(items), options.max_failed)
+        _write_tables(f"{name}: {root}", listing, items, prompts, [*failed_media, *failed_texts], unfinished)
+        if out.exists():
+            shutil.rmtree(out)
+        unfinished.rename(out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def class_names_of(rows: Sequence[Row], *, where: str) -> list[str]:
+    """Return the class names in label order from rows with `label` and `class_name`; rows without a label are passed.
+
+    Raises:
+        DataError: a label has no name or two names, or the labels do not count from 0 without a hole.
+
+    Example:
+        >>> class_names_of([{"label": 1, "class_name": "dog"}, {"label": 0, "class_name": "cat"}], where="example")
+        ['cat', 'dog']
+    """
+    names: dict[int, str] = {}
+    for row in rows:
+        label, class_name = row.get("label"), row.get("class_name")
+        if label is None:
+            continue
+        if class_name is None:
+            raise DataError(f"{where}: label {label} has no class name; a class-name list can give it one")
+        if names.setdefault(label, class_name) != class_name:
+            raise DataError(f"{where}: label {label} is called {names[label]!r} and {class_name!r}")
+    if sorted(names) != list(range(len(names))):
+        holes = sorted(set(range(max(names) + 1)) - set(names))
+        raise DataError(f"{where}: labels must count from 0 without a hole, but {holes[:10]} have no item")
+    return [names[label] for label in range(len(names))]
+
+
+def refuse_duplicates(name: str, kind: str, rows: Sequence[Row], *, shown: str) -> None:
+    """Do nothing, or say which two rows have one id.
+
+    Raises:
+        TableError: two rows have the same id; the message has the value of the column `shown` of both.
+    """
+    first: dict[str, Row] = {}
+    for row in rows:
+        known = first.setdefault(row["id"], row)
+        if known is not row:
+            raise TableError(f"{name}: {kind} id {row['id']!r} names both {known[shown]!r} and {row[shown]!r}")
+
+
+def _with_class_names(name: str, listing: Listing, options: Options) -> Listing:
+    """Replace class names by those of the chosen list, and underscores by spaces."""
+    chosen = load_class_names(options.class_names) if options.class_names else None
+    n_classes = 1 + max((row["label"] for row in listing.items if row.get("label") is not None), default=-1)
+    keys = listing.class_keys or tuple(range(n_classes))
+    if chosen is not None and (
+        max(keys, default=-1) >= len(chosen) or (not listing.class_keys and len(chosen) != len(keys))
+    ):
+        raise ConfigError(f"{name}: {options.class_names} has {len(chosen)} class names, expected {n_classes}")
+    items = []
+    for row in listing.items:
+        class_name = row.get("class_name")
+        if row.get("label") is not None and chosen is not None:
+            class_name = chosen[keys[row["label"]]]
+        if class_name is not None and not options.keep_underscores:
+            class_name = spoken_name(class_name)
+        items.append({**row, "class_name": class_name})
+    return replace(listing, items=items)
+
+
+def _with_splits(name: str, listing: Listing, seed: int) -> Listing:
+    """Assign the items that have no split: 70 / 10 / 20 % of each class to train / val / test."""
+    by_class: dict[int | None, list[Row]] = {}
+    for row in listing.items:
+        if row["split"] is None:
+            by_class.setdefault(row.get("label"), []).append(row)
+    splits: dict[str, str] = {}
+    for label, rows in by_class.items():
+        order = numpy_generator(seed, "split", name, str(label)).permutation(len(rows))
+        n_train, n_val = (round(fraction * len(rows)) for fraction in ASSIGNED_FRACTIONS)
+        for rank, position in enumerate(order):
+            split = "train" if rank < n_train else "val" if rank < n_train + n_val else "test"
+            splits[rows[position]["id"]] = split
+    if not splits:
+        return listing
+    items = [{**row, "split": splits.get(row["id"], row["split"])} for row in listing.items]
+    texts = [{**row, "split": splits.get(row["item_id"], row.get("split"))} for row in listing.texts]
+    return replace(listing, items=items, texts=texts)
+
+
+def _limited(name: str, listing: Listing, options: Options) -> Listing:
+    """Keep at most the chosen number of items of each split, in their order."""
+    dropped: set[str] = set()
+    for split, limit in options.limits.items():
+        ids = [row["id"] for row in listing.items if row["split"] == split]
+        order = numpy_generator(options.seed, "limit", name, split).permutation(len(ids))
+        dropped |= {ids[position] for position in order[limit:]}
+    if not dropped:
+        return listing
+    return replace(
+        listing,
+        items=[row for row in listing.items if row["id"] not in dropped],
+        texts=[row for row in listing.texts if row["item_id"] not in dropped],
+    )
+
+
+def _write_tables(
+    where: str, listing: Listing, items: Sequence[Row], prompts: Sequence[Row], failed: Sequence[Row], out: Path
+) -> None:
+    """Write the tables of the items that arrived, their texts and the prompts, and the extras."""
+    kept = {row["id"] for row in items}
+    texts = [row for row in listing.texts if row["item_id"] is None or row["item_id"] in kept]
+    if not items and not texts:
+        raise EmptyInputError(f"{where}: nothing to write, no items and no texts")
+    write_table(out / "items.parquet", frame_of(items, ITEMS, where=where), ITEMS)
+    write_table(out / "texts.parquet", frame_of([*texts, *prompts], TEXTS, where=where), TEXTS)
+    if listing.examples is not None:
+        examples = [row for row in listing.examples if row["item_id"] in kept]
+        write_table(out / "examples.parquet", frame_of(examples, EXAMPLES, where=where), EXAMPLES)
+    if failed:
+        first = {row["id"]: row for row in reversed(failed)}
+        rows = [row for row in failed if first[row["id"]] is row]
+        write_table(out / "failed.parquet", frame_of(rows, FAILED, where=where), FAILED)
+    for path, content in listing.extras.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_bytes(content)
+
+
+def _copy_media(listing: Listing, root: Path, out: Path) -> tuple[list[Row], list[Row]]:
+    """Copy and hash all media; return the rows of those that arrived and of those that failed, in their order."""
+    read: Callable[[str], bytes] = listing.media or (lambda path: (root / path).read_bytes())
+    for folder in sorted({str(Path(row["path"]).parent) for row in listing.items}):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        outcomes = list(pool.map(partial(_copy_one, read, out), [row["path"] for row in listing.items]))
+    items, failed = [], []
+    for row, (digest, reason) in zip(listing.items, outcomes, strict=True):
+        if digest:
+            items.append({**row, "sha256": digest})
+        else:
+            failed.append(failed_row(row["id"], row["path"], reason))
+    return items, failed
+
+
+def _copy_one(read: Callable[[str], bytes], out: Path, path: str) -> tuple[str, str]:
+    """Return the sha256 of a copied medium and "", or "" and why there is none."""
+    try:
+        data = read(path)
+    except OSError as error:
+        return "", f"cannot be read: {error.strerror or error}"
+    if not data:
+        return "", "empty file"
+    try:
+        (out / path).write_bytes(data)
+    except OSError as error:
+        raise DataError(f"{out / path}: cannot be written: {error.strerror or error}") from error
+    return hashlib.sha256(data).hexdigest(), ""
+
+
+def _without_empty_captions(listing: Listing) -> tuple[Listing, list[Row]]:
+    """Return the listing without empty captions and the items that have no other, and the empty captions as failed."""
+    failed = [
+        failed_row(row["id"], str(row["item_id"] or ""), f"empty {row['role']}")
+        for row in listing.texts
+        if not row["text"]
+    ]
+    if not failed:
+        return listing, []
+    texts = [row for row in listing.texts if row["text"]]
+    described = {row["item_id"] for row in texts}
+    bare = {row["item_id"] for row in listing.texts} - described
+    lost = [
+        failed_row(row["id"], row["path"], "all its captions are empty") for row in listing.items if row["id"] in bare
+    ]
+    items = [row for row in listing.items if row["id"] not in bare]
+    return replace(listing, items=items, texts=texts, failed=[*listing.failed, *lost]), failed
+
+
+def _prompts(names: Sequence[str], listing: Listing, options: Options) -> list[Row]:
+    rows: list[Row] = []
+    for templates in (options.templates or listing.templates) if names else ():
+        group = set_name(templates)
+        rows += prompt_rows(names, load_templates(templates), group, keep_underscores=options.keep_underscores)
+    return rows
+
+
+def _refuse_outside(name: str, items: Sequence[Row]) -> None:
+    for row in items:
+        path = PurePosixPath(row["path"])
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(
+                f"{name}: item {row['id']!r} has the path {row['path']!r}, expected one inside the data set"
+            )
+
+
+def _refuse_failures(name: str, kind: str, failed: Sequence[Row], n_good: int, max_failed: float) -> None:
+    total = n_good + len(failed)
+    if len(failed) <= max_failed * total:
+        return
+    shown = "; ".join(f"{row['id']} ({row['reason']})" for row in failed[:_NAMED_FAILURES])
+    more = f" and {len(failed) - _NAMED_FAILURES} more" if len(failed) > _NAMED_FAILURES else ""
+    raise TooManyFailuresError(
+        f"{name}: {len(failed)} of {total} {kind} failed, more than max_failed = {max_failed:g}: {shown}{more}"
+    )

@@ -1,0 +1,156 @@
+"""Class prompts: template sets times class names, as rows of the texts table.
+
+Template sets and class-name lists are text files in `xmodal/data/` or files of the user's own. The id of a prompt is
+`prompt/<group>/<label>/<template index>`, so the rows of one class and one set are found without counting.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from xmodal.datasets.listing import read_lines
+from xmodal.errors import ConfigError, DataError
+from xmodal.tables import Row
+
+DATA = Path(__file__).parent.parent / "data"
+_WORDNET_LINE = re.compile(r"(n\d{8}) (\d+) (\S+)")
+
+
+def load_templates(name_or_path: str) -> list[str]:
+    """Return the templates of a set, in file order; each has the place of the class name as `{}`.
+
+    Args:
+        name_or_path: the name of a set that comes with xmodal (`imagenet80`, `photo`, `sound`, ...) or a text file.
+
+    Raises:
+        ConfigError: there is neither a set nor a file of that name; the message lists the sets.
+        DataError: a line has no `{}`, or two lines are equal.
+
+    Example:
+        >>> load_templates("photo")
+        ['a photo of a {}.']
+        >>> len(load_templates("imagenet80"))
+        80
+    """
+    path = _locate("templates", name_or_path)
+    templates = read_lines(path)
+    for number, template in enumerate(templates, 1):
+        if "{}" not in template:
+            raise DataError(f"{path}: line {number}: {template!r} has no {{}} for the class name")
+        if (first := templates.index(template) + 1) != number:
+            raise DataError(f"{path}: lines {first} and {number} are the same template {template!r}")
+    if not templates:
+        raise DataError(f"{path}: no templates, expected one per line")
+    return templates
+
+
+def load_class_names(name_or_path: str) -> list[str]:
+    """Return the class names of a list in label order, as they are written in the file.
+
+    Lines of the form `wnid index Name_with_underscores` are understood too and sorted by their index.
+
+    Args:
+        name_or_path: a list that comes with xmodal (`imagenet`, `imagenet_wordnet`, `cifar10`, `cifar100`) or a file.
+
+    Raises:
+        ConfigError: there is neither a list nor a file of that name; the message lists the lists.
+        DataError: a line is empty, or the indices of a WordNet map do not count from 0 without a gap.
+
+    Example:
+        >>> load_class_names("cifar10")[:2]
+        ['airplane', 'automobile']
+    """
+    path = _locate("classnames", name_or_path)
+    lines = [line.strip() for line in read_lines(path)]
+    if "" in lines or not lines:
+        raise DataError(f"{path}: line {lines.index('') + 1 if lines else 1} is empty, expected a class name")
+    matches = [_WORDNET_LINE.fullmatch(line) for line in lines]
+    if not all(matches):
+        return lines
+    indexed = sorted((int(match[2]), match[3]) for match in matches if match)
+    if [index for index, _ in indexed] != list(range(len(lines))):
+        raise DataError(f"{path}: the indices do not count from 0 to {len(lines) - 1} without a gap")
+    return [name for _, name in indexed]
+
+
+def load_wordnet_ids(name_or_path: str = "imagenet_wordnet") -> dict[str, int]:
+    """Return the class index of each WordNet id from a map of `wnid index name` lines.
+
+    Raises:
+        ConfigError: there is neither a map nor a file of that name.
+        DataError: a line has another form.
+
+    Example:
+        >>> load_wordnet_ids()["n01440764"]
+        0
+    """
+    path = _locate("classnames", name_or_path)
+    found = {}
+    for number, line in enumerate(read_lines(path), 1):
+        match = _WORDNET_LINE.fullmatch(line.strip())
+        if match is None:
+            raise DataError(f"{path}: line {number}: {line!r} is not `wnid index name`")
+        found[match[1]] = int(match[2])
+    return found
+
+
+def spoken_name(class_name: str) -> str:
+    """Return a class name as a sentence would have it: underscores are spaces, the case is kept.
+
+    Example:
+        >>> spoken_name("aquarium_fish")
+        'aquarium fish'
+    """
+    return " ".join(class_name.replace("_", " ").split())
+
+
+def prompt_rows(
+    class_names: Sequence[str], templates: Sequence[str], group: str, *, keep_underscores: bool = False
+) -> list[Row]:
+    """Return one row of the texts table per class and template, ordered by label, then by template.
+
+    Args:
+        class_names: the names in label order; two classes may share a name.
+        templates: sentences with `{}` where the name goes.
+        group: the name of the template set.
+        keep_underscores: put the names in as they are. Only to reproduce published numbers that were made so.
+
+    Example:
+        >>> rows = prompt_rows(["oak_tree"], ["a photo of a {}."], "photo")
+        >>> rows[0]["id"], rows[0]["text"]
+        ('prompt/photo/0/0', 'a photo of a oak tree.')
+    """
+    names = list(class_names) if keep_underscores else [spoken_name(name) for name in class_names]
+    return [
+        {
+            "id": f"prompt/{group}/{label}/{number}",
+            "item_id": None,
+            "lang": "en",
+            "role": "prompt",
+            "text": template.replace("{}", name),
+            "label": label,
+            "group": group,
+        }
+        for label, name in enumerate(names)
+        for number, template in enumerate(templates)
+    ]
+
+
+def set_name(name_or_path: str) -> str:
+    """Return the group name of a template set: its name, or the file's name without folder and suffix.
+
+    Example:
+        >>> set_name("imagenet80"), set_name("my/own_prompts.txt")
+        ('imagenet80', 'own_prompts')
+    """
+    return Path(name_or_path).stem
+
+
+def _locate(kind: str, name_or_path: str) -> Path:
+    shipped = DATA / kind / f"{name_or_path}.txt"
+    if "/" not in name_or_path and shipped.is_file():
+        return shipped
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    known = sorted(path.stem for path in (DATA / kind).glob("*.txt"))
+    raise ConfigError(f"no {kind} {name_or_path!r}: neither a file nor one of {known}")
