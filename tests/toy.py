@@ -60,6 +60,12 @@ def png(colour: str | tuple[int, int, int], side: int = 12) -> bytes:
     return buffer.getvalue()
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Return the width and height of the picture at `path`."""
+    with Image.open(path) as image:
+        return image.size
+
+
 def item(id: str, modality: str = "image", **columns: Any) -> Row:
     """Return a row of an items table in the test split."""
     return {"id": id, "modality": modality, "split": "test", "path": f"{id}.png", "sha256": "0" * 64, **columns}

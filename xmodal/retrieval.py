@@ -19,11 +19,10 @@ import torch
 from xmodal import figures
 from xmodal.encoders.protocol import Modality
 from xmodal.errors import EmptyInputError
-from xmodal.features import SetFeatures
+from xmodal.features import SetFeatures, choose_subset
 from xmodal.files import write_csv, write_json
 from xmodal.metrics.retrieval import KS, retrieval, retrieval_by_key
 from xmodal.tables import ITEMS, TEXTS, Row, read_table
-from xmodal.zeroshot.evaluate import choose_subset
 
 MAIN_SUBSET = "captions"
 CURVE_KS = tuple(range(1, 51))

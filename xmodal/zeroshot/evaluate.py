@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xmodal.encoders.protocol import Modality
 from xmodal.errors import ConfigError, DataError, EmptyInputError
-from xmodal.features import SetFeatures
+from xmodal.features import SetFeatures, choose_subset
 from xmodal.metrics.classification import classification
 from xmodal.tables import ITEMS, TEXTS, Row, read_table
 from xmodal.zeroshot.weights import Averaging, class_weights, disambiguate, zero_shot_scores
@@ -187,23 +187,6 @@ def class_names_of(items: Sequence[Row], *, n_classes: int, where: str) -> list[
         if names.setdefault(label, name or str(label)) != (name or str(label)):
             raise DataError(f"{where}: label {label} is called {names[label]!r} and {name!r}, expected one name")
     return [names.get(label, str(label)) for label in range(n_classes)]
-
-
-def choose_subset(names: list[str], preferred: str, wanted: str | None, *, where: str) -> str:
-    """Return the subset that carries the main metrics: the wanted one, the only one, or the preferred one.
-
-    Raises:
-        ConfigError: the wanted one does not exist, or there are several and none is the preferred one.
-
-    Example:
-        >>> choose_subset(["classes", "sketch"], "classes", None, where="scenes")
-        'classes'
-    """
-    if wanted in names:
-        return str(wanted)
-    if wanted is None and (len(names) == 1 or preferred in names):
-        return preferred if preferred in names else names[0]
-    raise ConfigError(f"{where}: subset {wanted!r}, expected one of {', '.join(sorted(names))}")
 
 
 def _labelled_rows(items: Sequence[Row], modality: Modality, split: str) -> dict[str, list[Row]]:
