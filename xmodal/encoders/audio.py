@@ -14,6 +14,7 @@ import numpy as np
 from xmodal.errors import ConfigError, DecodeError
 
 MAX_SECONDS = 1800.0
+RATES = (1_000, 384_000)  # Hz; beyond these the header is damaged, or the resampling filter would be huge
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ class AudioDecoder:
         """Return (W, M, F) float32, natural logarithm of mel power.
 
         Raises:
-            DecodeError: the bytes are empty, no sound, cut short before the first sample, longer than 30 minutes, or a
-                sample is NaN or infinite.
+            DecodeError: the bytes are empty, no sound, cut short before the first sample, longer than 30 minutes, of a
+                rate outside 1 to 384 kHz, or a sample is NaN or infinite.
         """
         samples, rate = read_samples(data)
         return self.windows(resample(samples, rate, self.config.sample_rate))
@@ -132,10 +133,12 @@ def read_samples(data: bytes) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             rate: int = file.samplerate
+            if not RATES[0] <= rate <= RATES[1]:
+                raise DecodeError(f"{rate} samples per second, expected {RATES[0]} to {RATES[1]}")
             if file.frames > MAX_SECONDS * rate:
                 raise DecodeError(f"{file.frames / rate:.0f} seconds long, the limit is {MAX_SECONDS:.0f}")
             channels = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise DecodeError(f"no sound: {len(data)} bytes that start with {data[:12]!r} ({error})") from error
     if not len(channels):
         raise DecodeError("a sound of zero length")

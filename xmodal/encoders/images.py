@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xmodal.errors import ConfigError, DecodeError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 MAX_PIXELS = 178_956_970  # the limit at which Pillow calls a picture a decompression bomb
 MAX_ASPECT = 32  # beyond it the picture is cropped before the resize, which would need gigabytes
 ORIENTATION = 0x0112  # EXIF tag

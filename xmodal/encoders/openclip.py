@@ -19,7 +19,7 @@ from xmodal.device import Precision
 from xmodal.encoders.folders import WEIGHTS_FILE, TowerSpec, check_weights, file_sha256, read_spec, write_spec
 from xmodal.encoders.images import image_decoder
 from xmodal.encoders.protocol import Modality
-from xmodal.encoders.text import TextDecoder, tokenizer_preprocess
+from xmodal.encoders.text import TextDecoder, keep_tokenizer, tokenizer_preprocess
 from xmodal.encoders.torch_tower import TorchTower
 from xmodal.errors import ConfigError, WeightsError
 from xmodal.files import write_bytes
@@ -28,6 +28,7 @@ from xmodal.rng import derive_seed
 CONFIGS = Path(__file__).parent / "configs"
 COCO_MEAN, COCO_STD = (0.4225, 0.4012, 0.3659), (0.2681, 0.2635, 0.2763)
 IMAGE_PREFIX = "visual."
+HF_CONFIG = "hf_config"  # folder in a text tower's folder: the architecture of a Hugging Face text model
 # Parts of a state dict that are neither tower: the temperature, and the captioner of a CoCa model.
 NEITHER = ("logit_scale", "logit_bias", "text_decoder.")
 # The other tower while one is loaded: as small as open_clip builds it.
@@ -111,7 +112,8 @@ def build_clip(model_cfg: Mapping[str, Any], *, seed: int) -> nn.Module:
         Parameters of RN50 with a 6-layer text tower: clip-training (revantteotia, 2022), 83,092,833.
     """
     config = deepcopy(dict(model_cfg))
-    own_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"] or "multimodal_cfg" in config
+    named = config["text_cfg"].get("hf_model_name")
+    own_text = config.pop("custom_text", False) or named or "multimodal_cfg" in config
     config.pop("multimodal_cfg", None)
     for tower, flag in (("vision_cfg", "timm_model_pretrained"), ("text_cfg", "hf_model_pretrained")):
         if config[tower].get(flag.replace("pretrained", "name")):
@@ -168,7 +170,17 @@ def save_open_clip_towers(
             logit_scale=scale,
             source=dict(source or {}),
         )
+        if modality == "text":
+            _keep_text_files(model, model_cfg["text_cfg"], out / modality)
         write_spec(out / modality, spec)
+
+
+def _keep_text_files(model: nn.Module, text_cfg: Mapping[str, Any], folder: Path) -> None:
+    """Keep what a text tower from Hugging Face needs beside its weights, so that the folder works offline."""
+    if text_cfg.get("hf_tokenizer_name"):
+        keep_tokenizer(text_cfg, folder)
+    if text_cfg.get("hf_model_name"):
+        model.text.config.save_pretrained(folder / HF_CONFIG)  # type: ignore[union-attr, operator]  # untyped
 
 
 def load_clip(folder: Path) -> tuple[nn.Module, TowerSpec]:
@@ -196,8 +208,8 @@ def load_open_clip_tower(folder: Path, spec: TowerSpec, device: str, precision: 
     """
     path = check_weights(folder, spec)
     config = _local_cfg(spec.model_cfg, folder)
-    config.pop("multimodal_cfg" if spec.modality == "image" else "", None)
     if spec.modality == "image":
+        config.pop("multimodal_cfg", None)
         config = {**config, "text_cfg": TINY_TEXT, "custom_text": False}
     else:
         config = {**config, "vision_cfg": TINY_VISION}
@@ -257,8 +269,8 @@ def _side(key: str) -> str:
 def _local_cfg(model_cfg: Mapping[str, Any], text_folder: Path) -> dict[str, Any]:
     """Return a copy of `model_cfg` in which a Hugging Face text tower is described by files of the tower folder."""
     config = deepcopy(dict(model_cfg))
-    if "hf_model_name" in config["text_cfg"]:
-        config["text_cfg"]["hf_model_name"] = str(text_folder / "hf_config")
+    if config["text_cfg"].get("hf_model_name"):
+        config["text_cfg"]["hf_model_name"] = str(text_folder / HF_CONFIG)
     return config
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from xmodal.errors import ConfigError, DecodeError
 
+FILES = "tokenizer"  # folder in a tower's folder: the files of a Hugging Face tokenizer
+
 
 class TextDecoder:
     """Tokenise one text to (T,) int32 ids; a text that is too long is cut and keeps its end-of-text id.
@@ -44,7 +46,7 @@ class TextDecoder:
 
         if self.folder is None:
             raise ConfigError("a Hugging Face tokenizer lives in its tower folder; none was given")
-        files, mode = str(self.folder / "tokenizer"), self.preprocess["tokenizer_mode"]
+        files, mode = str(self.folder / FILES), self.preprocess["tokenizer_mode"]
         return HFTokenizer(files, context_length=self.shape[0], tokenizer_mode=mode, **keywords)  # type: ignore[no-any-return]  # untyped
 
     def __call__(self, data: bytes) -> np.ndarray:
@@ -72,3 +74,14 @@ def tokenizer_preprocess(text_cfg: Mapping[str, Any]) -> dict[str, Any]:
         "clean": keywords.get("clean", "whitespace" if named else "lower"),
         "context_length": int(text_cfg.get("context_length", 77)),
     }
+
+
+def keep_tokenizer(text_cfg: Mapping[str, Any], folder: Path) -> None:
+    """Copy the Hugging Face tokenizer that `text_cfg` names into the tower folder, so that it works offline.
+
+    Raises:
+        OSError: it is neither in the cache nor can it be fetched.
+    """
+    from open_clip.tokenizer import HFTokenizer
+
+    HFTokenizer(text_cfg["hf_tokenizer_name"]).save_pretrained(folder / FILES)
