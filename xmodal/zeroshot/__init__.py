@@ -5,6 +5,7 @@
 """
 
 from xmodal.zeroshot.evaluate import Classifier, Task, ZeroShotResult, evaluate_set
+from xmodal.zeroshot.reports import write_result
 from xmodal.zeroshot.weights import class_weights, weights_from_texts, zero_shot_scores
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "class_weights",
     "evaluate_set",
     "weights_from_texts",
+    "write_result",
     "zero_shot_scores",
 ]

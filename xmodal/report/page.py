@@ -1,0 +1,63 @@
+"""Putting the page together: sections in order, a line of links, one file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from xmodal.files import write_text
+from xmodal.report import sections
+from xmodal.report.html import STYLE, escape
+from xmodal.report.results import Results, read_results
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "Results": sections.headline,
+    "Zero-shot classification": sections.zeroshot,
+    "Retrieval": sections.retrieval,
+    "Few-shot classification": sections.fewshot,
+    "Text-only training": sections.decode,
+    "Other stages": sections.others,
+}
+
+
+def build_report(metrics_dir: Path, plots_dir: Path, out: Path, *, title: str = "xmodal") -> None:
+    """Write one HTML page with everything in the metrics and plots folders; it needs no other file and no network.
+
+    The same files give the same bytes.
+
+    Args:
+        metrics_dir: `metrics/`, with `<stage>/<name>.json` or `<stage>.json`.
+        plots_dir: `plots/`, with pictures and tables below `<stage>/`; may be missing.
+        out: the page.
+        title: its heading.
+
+    Raises:
+        EmptyInputError: there is no metrics file.
+        DataError: a file cannot be read; the message names it.
+    """
+    results = read_results(metrics_dir, plots_dir)
+    filled = {name: content for name, section in SECTIONS.items() if (content := section(results))}
+    anchors = {name: name.lower().replace(" ", "-") for name in filled}
+    links = "".join(f'<a href="#{anchors[name]}">{escape(name)}</a>' for name in filled)
+    body = "\n".join(
+        f'<section id="{anchors[name]}">\n<h2>{escape(name)}</h2>\n{content}\n</section>'
+        for name, content in filled.items()
+    )
+    n = sum(len(names) for names in results.metrics.values())
+    page = f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{escape(title)}</h1>
+<p>Made from {n} metrics files and {len(results.pictures)} figures. Accuracies and recalls are fractions.</p></header>
+<nav><div>{links}</div></nav>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+    write_text(out, page)

@@ -1,0 +1,172 @@
+"""The parts of the report, each a function from all results to HTML; an empty string leaves the part out."""
+
+import re
+from collections.abc import Callable, Mapping
+
+from xmodal.report.html import Cell, bars, folded, heading, paragraph, picture, table
+from xmodal.report.results import Metrics, Results
+from xmodal.zeroshot.summary import reference_of
+
+RETRIEVAL = ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank", "mean_rank")
+DIRECTIONS = {
+    "i2t": "image to text",
+    "t2i": "text to image",
+    "a2i": "sound to image",
+    "i2a": "image to sound",
+    "a2t": "sound to text",
+    "t2a": "text to sound",
+}
+CAPTION_SCORES = ("cider", "bleu4", "rouge_l", "accuracy")
+MAX_SAMPLES = 20
+MAX_COLUMNS = 8
+SHOTS = re.compile(r"(?P<method>.+)\.shots_(?P<shots>\d+)\.(?P<statistic>mean|std)")
+
+
+def headline(results: Results) -> str:
+    """The few numbers that say whether the run went well."""
+    rows: list[list[Cell]] = []
+    for name, metrics in results.metrics.get("zeroshot", {}).items():
+        rows.append([f"zero-shot, {name}", "top-1 accuracy", metrics.get("top1")])
+        if "audio.top1" in metrics:
+            rows.append([f"zero-shot, {name}, sounds", "top-1 accuracy", metrics["audio.top1"]])
+    for name, metrics in results.metrics.get("retrieval", {}).items():
+        for direction in DIRECTIONS:
+            if f"{direction}.recall_at_5" in metrics:
+                rows.append([f"{DIRECTIONS[direction]}, {name}", "recall at 5", metrics[f"{direction}.recall_at_5"]])
+    for stage, title in (("fewshot", "few-shot"), ("fewshot_audio", "few-shot, sounds")):
+        for name, metrics in results.metrics.get(stage, {}).items():
+            means = {key: value for key, value in metrics.items() if key.endswith(".mean")}
+            if means:
+                best = max(means, key=lambda key: (means[key], key))
+                rows.append([f"{title}, {name}", f"best accuracy ({best.removesuffix('.mean')})", means[best]])
+    for name, metrics in results.metrics.get("decode", {}).items():
+        for key in CAPTION_SCORES:
+            if key in metrics:
+                rows.append([f"text-only decoder, {name}", key, metrics[key]])
+                break
+    return table(["what", "measure", "value"], rows) if rows else ""
+
+
+def zeroshot(results: Results) -> str:
+    """Accuracy of every data set beside clip-training's, shifted test sets, and every class."""
+    sets = results.metrics.get("zeroshot", {})
+    if not sets:
+        return ""
+    rows: list[list[Cell]] = []
+    for name, metrics in sets.items():
+        prefixes = ["", *sorted({key.removesuffix("top1") for key in metrics if key.endswith(".top1")})]
+        for prefix in prefixes:
+            reference = (reference_of(name) if not prefix else None) or (None, None)
+            label = f"{name} {prefix.rstrip('.')}".strip()
+            keys = ("top1", "top5", "mean_per_class_recall", "n", "n_classes")
+            rows.append([label, *(metrics.get(prefix + key) for key in keys), *reference])
+    columns = ["data set", "top-1", "top-5", "mean per class", "items", "classes", "clip-training top-1", "top-5"]
+    parts = [
+        paragraph("The classifier is the class names in templates. Shifted sets are scored over their own classes."),
+        table(columns, rows),
+    ]
+    for path, lines in results.tables.items():
+        if path.startswith("zeroshot/") and path.endswith("per_class.csv") and lines:
+            ordered = sorted(lines, key=lambda line: (-float(line["top1"]), line["class"]))
+            title = path.removeprefix("zeroshot/").removesuffix("per_class.csv").strip("_/").replace("/", " ")
+            shown = bars((line["class"], float(line["top1"])) for line in ordered)
+            line = f"Top-1 accuracy of the {len(lines)} classes of {title}"
+            parts.append(folded(line, shown, unfolded=len(lines) < 20))
+    confusions = {p: d for p, d in results.pictures_of("zeroshot/").items() if p.endswith("confusion.png")}
+    parts += [folded(f"Confusion matrix, {path}", picture(data, path)) for path, data in confusions.items()]
+    return "\n".join(parts)
+
+
+def retrieval(results: Results) -> str:
+    """Recalls and ranks by direction, by language, and the similarity figure."""
+    parts = []
+    for name, metrics in results.metrics.get("retrieval", {}).items():
+        rows: list[list[Cell]] = []
+        for prefix, note in (("", ""), ("strict.", ", own captions only")):
+            for direction, title in DIRECTIONS.items():
+                if f"{prefix}{direction}.recall_at_1" in metrics:
+                    rows.append([title + note, *(metrics.get(f"{prefix}{direction}.{key}") for key in RETRIEVAL)])
+        parts += [heading(name), table(["search", "R@1", "R@5", "R@10", "median rank", "mean rank"], rows)]
+        if languages := _languages(metrics):
+            columns = ["language", "image to text R@1", "R@5", "R@10", "text to image R@1", "R@5", "R@10"]
+            parts += [heading(f"{name}, by language of the captions"), table(columns, languages)]
+    if parts:
+        parts.insert(0, paragraph("An equal sentence written for another picture counts as right, except where noted."))
+    parts += [picture(data, path) for path, data in results.pictures_of("retrieval/", "similarity").items()]
+    return "\n".join(parts)
+
+
+def _languages(metrics: Metrics) -> list[list[Cell]]:
+    languages = sorted({key.split(".")[1] for key in metrics if key.startswith("lang.")})
+    keys = [f"{direction}.{recall}" for direction in ("i2t", "t2i") for recall in RETRIEVAL[:3]]
+    rows: list[list[Cell]] = [[lang, *(metrics.get(f"lang.{lang}.{key}") for key in keys)] for lang in languages]
+    return [["main", *(metrics.get(key) for key in keys)], *rows] if rows else []
+
+
+def fewshot(results: Results) -> str:
+    """Accuracy of every method and shot count, mean and standard deviation over seeds."""
+    parts = []
+    for stage in ("fewshot", "fewshot_audio"):
+        for name, metrics in results.metrics.get(stage, {}).items():
+            cells: dict[tuple[str, int], dict[str, float]] = {}
+            for key, value in metrics.items():
+                if match := SHOTS.fullmatch(key):
+                    cells.setdefault((match["method"], int(match["shots"])), {})[match["statistic"]] = value
+            methods, shots = sorted({cell[0] for cell in cells}), sorted({cell[1] for cell in cells})
+            rows = [[method, *(_mean_std(cells.get((method, k))) for k in shots)] for method in methods]
+            parts += [heading(f"{name}, sounds" if stage == "fewshot_audio" else name)]
+            parts += [table(["method", *(f"{k} shots" if k != 1 else "1 shot" for k in shots)], rows)]
+            parts += _rest(metrics, lambda key: SHOTS.fullmatch(key) is not None)
+    if parts:
+        parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds."))
+    parts += [picture(data, path) for path, data in results.pictures_of("fewshot").items()]
+    return "\n".join(parts)
+
+
+def _mean_std(cell: Mapping[str, float] | None) -> str:
+    if not cell or "mean" not in cell:
+        return ""
+    return f"{cell['mean']:.3f}" + (f" ± {cell['std']:.3f}" if "std" in cell else "")
+
+
+def _rest(metrics: Metrics, known: Callable[[str], bool]) -> list[str]:
+    """Return the metrics that a section's own tables do not show, folded."""
+    rest = {key: value for key, value in metrics.items() if not known(key)}
+    return [folded("Other values", table(["key", "value"], [[k, _plain(v)] for k, v in rest.items()]))] if rest else []
+
+
+def decode(results: Results) -> str:
+    """Scores of the text-only decoders, and samples where the stage left some."""
+    tasks = results.metrics.get("decode", {})
+    parts = [_by_name("task", tasks)] if tasks else []
+    for path, lines in results.tables.items():
+        if path.endswith(("samples.csv", "samples.tsv")) and lines:
+            columns = list(lines[0])
+            rows = [[line.get(column, "") for column in columns] for line in lines[:MAX_SAMPLES]]
+            parts += [heading(f"Samples: {path}"), table(columns, rows)]
+    parts += [picture(data, path) for path, data in results.pictures_of("decode").items()]
+    return "\n".join(parts)
+
+
+def others(results: Results) -> str:
+    """Every other stage, as tables of its values."""
+    shown = {"zeroshot", "retrieval", "fewshot", "fewshot_audio", "decode"}
+    parts = []
+    for stage, names in results.metrics.items():
+        if stage in shown:
+            continue
+        parts += [heading(stage.replace("_", " ")), _by_name("name", names)]
+        parts += [picture(data, path) for path, data in results.pictures_of(f"{stage}/").items()]
+    return "\n".join(parts)
+
+
+def _by_name(title: str, names: Mapping[str, Metrics]) -> str:
+    """Return one row per name where the keys fit into columns, else one row per key."""
+    keys = list(dict.fromkeys(key for metrics in names.values() for key in metrics))
+    if len(keys) <= MAX_COLUMNS:
+        return table([title, *keys], [[name, *(_plain(m.get(key)) for key in keys)] for name, m in names.items()])
+    return table(["key", *names], [[key, *(_plain(m.get(key)) for m in names.values())] for key in keys])
+
+
+def _plain(value: object) -> Cell:
+    return value if value is None or isinstance(value, str | int | float) else str(value)
