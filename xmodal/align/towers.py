@@ -5,14 +5,16 @@ The models are open_clip's; nothing here imports the library.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from xmodal.device import Precision, resolve_precision
 from xmodal.errors import ConfigError, WeightsError
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -54,6 +56,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def fast_attention(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """Return the context in which attention is fastest to train with.
+
+    torch's fused kernel for CPUs takes 5 to 10 times as long as plain products to go backward in bfloat16 (torch 2.15,
+    65 tokens of width 192: 99 against 21 ms per layer). Everywhere else torch chooses.
+    """
+    slow = device.type == "cpu" and resolve_precision(precision, device) == "bf16"
+    return sdpa_kernel(SDPBackend.MATH) if slow else nullcontext()
 
 
 def encode_text(model: Any, token_BT: Tensor) -> Tensor:
