@@ -9,10 +9,12 @@ import os
 import signal
 import tempfile
 import time
+import traceback
 import warnings
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -109,14 +111,30 @@ def decode_into(task: Task, decoder: Decoder, out: np.ndarray) -> Result:
     return Result(task.slot, task.number, len(task.source.ids), failures, read_seconds, decode_seconds)
 
 
+class _LastWords:
+    """Send the traceback of the exception that ends a worker to the main process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._connection.send("".join(traceback.format_exception(error)))
+
+
 def run_worker(connection: Connection, ring: SharedRing, decoder: Decoder) -> None:
     """Answer tasks from `connection` until it is closed: the body of a worker process.
 
-    An exception that no medium should cause ends the process; the main process then names the rows it held.
+    An exception that no medium should cause ends the process; the main process shows it and names the rows.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the others
     warnings.simplefilter("ignore")  # what matters about a medium becomes the reason of its row
-    with connection:
+    with connection, _LastWords(connection):
         while True:
             try:
                 task: Task = connection.recv()

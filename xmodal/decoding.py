@@ -169,9 +169,11 @@ class BatchStream:
                 continue
             worker = by_connection[connection]  # type: ignore[index]  # wait() returns what it was given
             try:
-                result: Result = worker.connection.recv()
+                result: Result | str = worker.connection.recv()
             except (EOFError, OSError) as error:
                 raise self._death_of(worker) from error
+            if isinstance(result, str):
+                raise self._death_of(worker, result)
             worker.tasks.popleft()
             self._take(result)
 
@@ -185,18 +187,14 @@ class BatchStream:
             self._ready.put(self._open.pop(first))
             self._delivered += 1
 
-    def _death_of(self, worker: _Worker) -> WorkerError:
+    def _death_of(self, worker: _Worker, last_words: str = "") -> WorkerError:
         worker.process.join(JOIN_SECONDS)
-        code = worker.process.exitcode
-        how = (
-            f"was killed by signal {signal.Signals(-code).name}"
-            if code is not None and code < 0
-            else f"exited with {code}"
-        )
+        code = worker.process.exitcode or 0
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         held = [name for task in list(worker.tasks)[:1] for name in task.source.ids]
         return WorkerError(
             f"decoding worker {worker.process.pid} {how}; it held the rows {', '.join(map(repr, held)) or 'none'}."
-            " Shards that are complete are kept, and the next run continues after them."
+            f" Shards that are complete are kept, and the next run continues after them. {last_words}".rstrip()
         )
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,4 +1,4 @@
-"""From the word `encoder` to tower folders: trained towers, tags of open_clip, local files of every kind, no network."""
+"""From the word `encoder` to tower folders: trained towers, open_clip tags, local files of any kind, no network."""
 
 import json
 import pickle
