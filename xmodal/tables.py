@@ -107,8 +107,11 @@ def write_table(path: Path, frame: pl.DataFrame, schema: Schema) -> None:
     checked = check_table(frame, schema, where=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    checked.write_parquet(temporary, compression="zstd", statistics=False)
-    temporary.replace(path)
+    try:
+        checked.write_parquet(temporary, compression="zstd", statistics=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def encode_table(columns: Mapping[str, Sequence[Any]], schema: Schema, *, where: str) -> bytes:

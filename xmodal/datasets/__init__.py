@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xmodal.datasets import cifar, coco, dtd, esc, flickr8k, folder, imagenet, manifest, webdataset
+from xmodal.datasets import cifar, coco, dtd, esc, flickr8k, folder, imagenet, manifest, prepared, webdataset
 from xmodal.datasets.listing import Listing
 from xmodal.datasets.preparation import Options, class_names_of, write_listing
 from xmodal.datasets.sources import PlannedSource, Source, obtain
@@ -163,6 +163,8 @@ def detect(root: Path) -> Reader:
         (imagenet.WORDNET_FOLDERS, imagenet.read),
         (f"*/{imagenet.WORDNET_FOLDERS}", imagenet.read),
     )
+    if (root / "items.parquet").exists() and (root / "texts.parquet").exists():
+        return prepared.read
     if not any(root.iterdir()):
         raise EmptyInputError(f"{root}: an empty folder")
     for pattern, read in layouts:

@@ -92,6 +92,8 @@ def _members(archive: Path, max_bytes: int | None, max_members: int | None) -> I
             members = _tar_members(archive, opened)
         else:
             members = [_Member(archive.stem, None, lambda: opened)]
+        if not members:
+            raise DownloadError(f"{archive}: no files in it")
         total = sum(member.n_bytes or 0 for member in members)
         if max_bytes is not None and total > max_bytes:
             raise UnsafeArchiveError(f"{archive}: members declare {total} bytes, more than the limit of {max_bytes}")

@@ -143,7 +143,8 @@ def _batch(path: Path, n_classes: int) -> tuple[NDArray[np.uint8], list[int]]:
     data = content.get(b"data")
     labels = content.get(b"labels", content.get(b"fine_labels"))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != _PIXELS:
-        raise DataError(f"{path}: expected data of shape (N, {_PIXELS}) uint8, found {getattr(data, 'shape', data)}")
+        found = f"{data.shape} {data.dtype}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise DataError(f"{path}: expected data of shape (N, {_PIXELS}) uint8, found {found}")
     if not isinstance(labels, list) or len(labels) != len(data) or not all(0 <= int(k) < n_classes for k in labels):
         raise DataError(f"{path}: expected {len(data)} labels below {n_classes}")
     return data, [int(label) for label in labels]

@@ -3,6 +3,7 @@
 A transfer grows in `<file>.part`; only a complete file with the right sha256 gets its real name.
 """
 
+import errno
 import hashlib
 import http.client
 import json
@@ -20,6 +21,8 @@ from xmodal.errors import ChecksumError, DownloadError
 
 _LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+# What waiting does not mend: a full or read-only disk, a missing local file.
+_LOCAL_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.ENOENT})
 _PERMANENT = frozenset({400, 401, 403, 404, 405, 410, 451})
 
 
@@ -61,7 +64,8 @@ def fetch(
             if not resumed or attempt == attempts:
                 raise
         except (OSError, http.client.HTTPException, DownloadError) as error:
-            if attempt == attempts or isinstance(error, _RefusedError):
+            hopeless = isinstance(error, _RefusedError) or getattr(error, "errno", None) in _LOCAL_FAULTS
+            if attempt == attempts or hopeless:
                 raise DownloadError(f"{url}: {error} (attempt {attempt}; the next run resumes)") from error
             _LOG.warning("%s: %s; trying again", url, error)
             time.sleep(wait_seconds * 2 ** (attempt - 1))

@@ -165,7 +165,7 @@ def read_csv_rows(path: Path, *, delimiter: str = ",") -> list[dict[str, str]]:
                 raise DataError(f"{path}: line {reader.line_num}: expected {n_fields} fields, found {row}")
             rows.append(row)
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}") from error
+        raise DataError(f"{path}: after line {reader.line_num}: {error}") from error
     return rows
 
 

@@ -62,8 +62,11 @@ def write_listing(name: str, listing: Listing, root: Path, out: Path, options: O
         TooManyFailuresError: more than `max_failed` of the media or of the captions are missing, unreadable or empty.
         EmptyInputError: nothing is left to write.
         DataError: labels have holes, or a class has two names.
-        ConfigError: an unknown template set or class-name list, or one of the wrong length.
+        ConfigError: an unknown template set or class-name list, or one of the wrong length; `out` and `root` overlap.
     """
+    inner, outer = out.resolve(), root.resolve()
+    if inner == outer or inner in outer.parents or outer in inner.parents:
+        raise ConfigError(f"{name}: {out} would be written over its own source {root}; they must be apart")
     _refuse_outside(name, listing.items)
     refuse_duplicates(name, "item", listing.items, shown="path")
     refuse_duplicates(name, "text", listing.texts, shown="text")

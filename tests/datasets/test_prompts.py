@@ -1,0 +1,132 @@
+"""Template sets and class names as data: counts, oracles from the libraries they come from, and faults."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from xmodal.datasets.prompts import (
+    DATA,
+    load_class_names,
+    load_templates,
+    load_wordnet_ids,
+    prompt_rows,
+    set_name,
+    spoken_name,
+)
+from xmodal.errors import ConfigError, DataError
+from xmodal.tables import TEXTS, frame_of
+
+
+def package_folder(name: str) -> Path:
+    """Return where a library is, without importing it."""
+    package = importlib.util.find_spec(name)
+    assert package is not None
+    assert package.origin is not None
+    return Path(package.origin).parent
+
+
+@pytest.fixture(scope="module")
+def published() -> ModuleType:
+    """The module of open_clip that has the names and templates, loaded without the rest of open_clip."""
+    path = package_folder("open_clip") / "zero_shot_metadata.py"
+    spec = importlib.util.spec_from_file_location("zero_shot_metadata", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_templates_equal_the_published_ones(published: ModuleType) -> None:
+    templates = load_templates("imagenet80")
+    assert len(templates) == len(set(templates)) == 80
+    filled = [template.replace("{}", "dog") for template in templates]
+    assert filled == [template("dog") for template in published.OPENAI_IMAGENET_TEMPLATES]
+    filled = [template.replace("{}", "dog") for template in load_templates("imagenet7")]
+    assert filled == [template("dog") for template in published.SIMPLE_IMAGENET_TEMPLATES]
+
+
+def test_curated_names_equal_the_published_ones(published: ModuleType) -> None:
+    names = load_class_names("imagenet")
+    assert names == list(published.IMAGENET_CLASSNAMES)
+    assert len(names) == 1000
+    assert len(set(names)) == 998
+    assert {name for name in names if names.count(name) == 2} == {"missile", "sunglasses"}
+
+
+def test_wordnet_map() -> None:
+    names = load_class_names("imagenet_wordnet")
+    assert len(names) == 1000
+    assert len(set(names)) == 998
+    assert {name for name in names if names.count(name) == 2} == {"crane", "maillot"}
+    curated = load_class_names("imagenet")
+    assert sum(spoken_name(a) == b for a, b in zip(names, curated, strict=True)) == 637
+    ids = load_wordnet_ids()
+    synsets = (package_folder("timm") / "data" / "_info" / "imagenet_synsets.txt").read_text().split()
+    assert ids == {synset: index for index, synset in enumerate(synsets)}
+
+
+def test_cifar_names() -> None:
+    names = load_class_names("cifar100")
+    assert len(names) == len(set(names)) == 100
+    assert names == sorted(names)
+    assert sum("_" in name for name in names) == 9
+    assert load_class_names("cifar10")[-1] == "truck"
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "templates").glob("*.txt")), ids=lambda path: path.stem)
+def test_every_shipped_set_loads_by_name_and_by_path(path: Path) -> None:
+    assert load_templates(path.stem) == load_templates(str(path))
+    assert path.name in (DATA / "README.md").read_text()
+
+
+def test_rows() -> None:
+    rows = prompt_rows(["oak_tree", "dog", "dog"], ["{}", "a photo of a {}."], "mine")
+    assert [row["id"] for row in rows] == [f"prompt/mine/{label}/{k}" for label in range(3) for k in range(2)]
+    assert rows[1]["text"] == "a photo of a oak tree."
+    assert rows[4]["text"] == rows[2]["text"] == "dog"
+    assert [row["label"] for row in rows] == [0, 0, 1, 1, 2, 2]
+    assert frame_of(rows, TEXTS, where="test")["item_id"].null_count() == 6
+    kept = prompt_rows(["oak_tree"], ["{}"], "mine", keep_underscores=True)
+    assert kept[0]["text"] == "oak_tree"
+
+
+def test_own_files(tmp_path: Path) -> None:
+    (tmp_path / "my_set.txt").write_bytes(b"\xef\xbb\xbfa {} here\r\nthe {}\r\n\r\n")
+    assert load_templates(str(tmp_path / "my_set.txt")) == ["a {} here", "the {}"]
+    assert set_name(str(tmp_path / "my_set.txt")) == "my_set"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a {}\nno place\n", "line 2"), ("a {}\nb {}\na {}\n", "lines 1 and 3"), ("", "no templates")],
+)
+def test_faulty_templates(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_templates(str(tmp_path / "x.txt"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("cat\n\ndog\n", "line 2 is empty"), ("", "line 1 is empty"), ("n01440764 1 tench\n", "without a gap")],
+)
+def test_faulty_names(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load_class_names(str(tmp_path / "x.txt"))
+
+
+def test_faulty_wordnet_map(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("n01440764 0 tench\nn1 1 goldfish\n")
+    with pytest.raises(DataError, match="line 2"):
+        load_wordnet_ids(str(tmp_path / "x.txt"))
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"'imagenet90'.*imagenet80"):
+        load_templates("imagenet90")
+    with pytest.raises(ConfigError, match="cifar100"):
+        load_class_names("../classnames/cifar10")

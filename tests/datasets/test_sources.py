@@ -1,0 +1,88 @@
+"""What is there is used, the rest is fetched once, and manual sources say what to do."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from xmodal.datasets.sources import Source, obtain, plan
+from xmodal.errors import DownloadError, ManualDownloadError
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> tuple[str, str]:
+    """Write a zip; return its address and its sha256."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path.as_uri(), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> tuple[Source, ...]:
+    images, images_digest = zipped(tmp_path / "images.zip", {"set-1.0/images/1.jpg": b"1", "set-1.0/README": b"read"})
+    notes, notes_digest = zipped(tmp_path / "notes.zip", {"notes.txt": b"n", "__MACOSX/x": b""})
+    return (
+        Source(images, "images", "terms", sha256=images_digest, inside="set-1.0", media=True),
+        Source(notes, "notes.txt", "terms", sha256=notes_digest, alternatives=("texts/notes.txt",)),
+    )
+
+
+def test_everything_is_fetched_then_nothing(tmp_path: Path, sources: tuple[Source, ...]) -> None:
+    root = tmp_path / "root"
+    assert [entry.action for entry in plan(sources, local=None, root=root)] == ["fetch", "fetch"]
+    assert not root.exists()
+    assert obtain("set", sources, local=None, root=root) == root
+    assert (root / "images/1.jpg").read_bytes() == b"1"
+    assert (root / "README").exists()
+    assert not (root / "__MACOSX").exists()
+    (tmp_path / "images.zip").unlink()
+    (tmp_path / "notes.zip").unlink()
+    assert [entry.action for entry in plan(sources, local=None, root=root)] == ["done", "done"]
+    assert obtain("set", sources, local=None, root=root) == root
+
+
+def test_complete_local_folder_is_used_as_it_is(tmp_path: Path, sources: tuple[Source, ...]) -> None:
+    local = tmp_path / "local"
+    (local / "images").mkdir(parents=True)
+    (local / "texts").mkdir()
+    (local / "texts" / "notes.txt").write_text("mine")
+    assert obtain("set", sources, local=local, root=tmp_path / "root") == local
+    assert not (tmp_path / "root").exists()
+
+
+def test_only_the_rest_is_fetched(tmp_path: Path, sources: tuple[Source, ...]) -> None:
+    local = tmp_path / "local"
+    local.mkdir()
+    (local / "notes.txt").write_text("mine")
+    root = obtain("set", sources, local=local, root=tmp_path / "root")
+    assert (root / "notes.txt").read_text() == "mine"
+    assert (root / "images/1.jpg").exists()
+    assert sorted(entry.name for entry in local.iterdir()) == ["notes.txt"]
+    assert obtain("set", sources, local=local, root=root) == root
+
+
+def test_manual_source_says_where_from_and_where_to(tmp_path: Path, sources: tuple[Source, ...]) -> None:
+    form = Source("https://example.org/form", "secret", "ask first", hint="Fill in the form.")
+    with pytest.raises(ManualDownloadError, match=r"example.org/form.*Fill in.*root/secret.*ask first"):
+        obtain("set", (*sources, form), local=None, root=tmp_path / "root")
+    assert not (tmp_path / "root").exists(), "nothing is fetched in vain"
+    with pytest.raises(ManualDownloadError, match="XMODAL_DATA"):
+        obtain("own", (), local=None, root=tmp_path / "root")
+
+
+def test_archive_without_what_it_promises(tmp_path: Path) -> None:
+    url, digest = zipped(tmp_path / "x.zip", {"other/1.jpg": b"1"})
+    with pytest.raises(DownloadError, match=r"has no 'images'.*other"):
+        obtain("set", (Source(url, "images", "", sha256=digest),), local=None, root=tmp_path / "root")
+    assert not (tmp_path / "root" / "images").exists()
+
+
+def test_interrupted_unpacking_starts_over(tmp_path: Path, sources: tuple[Source, ...]) -> None:
+    root = tmp_path / "root"
+    leftovers = root / ".archives" / "images.zip.unpacked"
+    leftovers.mkdir(parents=True)
+    (leftovers / "half").write_text("")
+    (root / "README").write_text("old")
+    obtain("set", sources, local=None, root=root)
+    assert (root / "README").read_text() == "read"

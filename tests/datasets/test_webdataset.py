@@ -1,0 +1,131 @@
+"""Webdataset tars: keys, labels, two media, broken members, cut tars, and names that lead outside."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from tiny_content import picture
+
+from xmodal.datasets import prepare
+from xmodal.datasets.webdataset import read
+from xmodal.errors import DataError, EmptyInputError, TableError, UnsafeArchiveError
+from xmodal.tables import FAILED, ITEMS, TEXTS, read_table
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def test_keys_captions_and_media(tmp_path: Path) -> None:
+    facts = json.dumps({"caption": "a dog", "url": "http://x"}).encode()
+    members = {"000.jpg": picture(0), "000.txt": b"a dog\n", "000.json": facts, "000.npy": b"?"}
+    write_tar(tmp_path / "local" / "mine" / "00001.tar", members | {"s/001.flac": b"sound", "s/001.txt": b"bark"})
+    prepare("mine", tmp_path / "out", local=tmp_path / "local", seed=0, max_failed=0.0)
+    items = read_table(tmp_path / "out" / "items.parquet", ITEMS)
+    assert items["id"].to_list() == ["000", "s/001"]
+    assert items["path"].to_list() == ["00001/000.jpg", "00001/s/001.flac"]
+    assert items["modality"].to_list() == ["image", "audio"]
+    assert (tmp_path / "out" / "00001" / "000.jpg").read_bytes() == picture(0)
+    texts = read_table(tmp_path / "out" / "texts.parquet", TEXTS)
+    assert texts["text"].to_list() == ["a dog", "bark"], "the same caption in txt and json counts once"
+
+
+def test_evaluation_layout_with_class_files(tmp_path: Path) -> None:
+    for split, label in (("train", 1), ("test", 0)):
+        write_tar(tmp_path / "mine" / split / "0.tar", {"s0.webp": picture(label), "s0.cls": f"{label}\n".encode()})
+    (tmp_path / "mine" / "classnames.txt").write_text("tabby cat\nhusky\n")
+    (tmp_path / "mine" / "zeroshot_classification_templates.txt").write_text("this is {}.\n")
+    prepare("mine", tmp_path / "out", local=tmp_path, seed=0, max_failed=0.0)
+    items = read_table(tmp_path / "out" / "items.parquet", ITEMS)
+    assert list(items.select("id", "split", "label", "class_name").iter_rows()) == [
+        ("test/s0", "test", 0, "tabby cat"),
+        ("train/s0", "train", 1, "husky"),
+    ]
+    texts = read_table(tmp_path / "out" / "texts.parquet", TEXTS)
+    assert texts["text"].to_list() == ["this is tabby cat.", "this is husky."]
+
+
+def test_broken_samples_are_listed_with_their_reasons(tmp_path: Path) -> None:
+    good = {"0.jpg": picture(0), "0.txt": b"a"}
+    bad = {"1.jpg": b"x", "1.json": b"{", "2.txt": b"alone", "3.jpg": b"x", "3.png": b"y", "4.jpg": b"x"}
+    worse = {"5.jpg": b"x", "5.txt": b"\xff", "6.jpg": b"x", "6.cls": b"two", "7.jpg": b"x", "7.json": b"[]"}
+    write_tar(tmp_path / "mine" / "0.tar", good | bad | worse)
+    prepare("mine", tmp_path / "out", local=tmp_path, seed=0, max_failed=0.9)
+    failed = read_table(tmp_path / "out" / "failed.parquet", FAILED)
+    reasons = dict(zip(failed["id"], failed["reason"], strict=True))
+    assert list(reasons) == ["1", "2", "3", "4", "5", "6", "7"]
+    for key, part in {"1": "1.json cannot", "2": "no picture", "3": "two media", "4": "neither", "7": "a list"}.items():
+        assert part in reasons[key]
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_cut_tar_keeps_what_is_whole(tmp_path: Path, kept: float) -> None:
+    members = {f"{k}.{end}": data for k in range(8) for end, data in (("jpg", picture(k)), ("txt", b"a"))}
+    tar = write_tar(tmp_path / "0.tar", members)
+    with tarfile.open(tar) as opened:
+        end = opened.getmembers()[-1].offset_data + 512
+    tar.write_bytes(tar.read_bytes()[: int(end * kept)])
+    listing = read(tmp_path)
+    assert "breaks off after" in next(row["reason"] for row in listing.failed if row["id"] == "0.tar")
+    assert listing.media is not None
+    for row in listing.items:
+        assert listing.media(row["path"]) == picture(int(row["id"]))
+
+
+def test_tar_that_ends_between_two_members_is_noticed(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "0.tar", {"0.jpg": picture(0), "0.txt": b"a", "1.jpg": picture(1)})
+    with tarfile.open(tar) as opened:
+        end = opened.getmembers()[2].offset
+    tar.write_bytes(tar.read_bytes()[:end])
+    listing = read(tmp_path)
+    assert [row["id"] for row in listing.items] == ["0"]
+    assert "no end mark" in listing.failed[0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["../0.jpg", "/tmp/0.jpg", "a/../../0.jpg"])
+def test_names_that_lead_outside(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "0.tar", {name: b"x"})
+    with pytest.raises(UnsafeArchiveError):
+        read(tmp_path)
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("0.jpg")
+    info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        tar.addfile(info)
+    with pytest.raises(UnsafeArchiveError, match="link or a device"):
+        read(tmp_path)
+
+
+def test_one_key_in_two_tars(tmp_path: Path) -> None:
+    for name in ("0.tar", "1.tar"):
+        write_tar(tmp_path / name, {"k.jpg": b"x", "k.txt": b"a"})
+    with pytest.raises(TableError, match=r"key 'k' is in 0.tar and in 1.tar"):
+        read(tmp_path)
+
+
+def test_label_beyond_the_names_and_unknown_split(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", {"k.jpg": b"x", "k.cls": b"7"})
+    (tmp_path / "classnames.txt").write_text("cat\n")
+    with pytest.raises(DataError, match=r"1 names, but 'k' has the label 7"):
+        read(tmp_path)
+    write_tar(tmp_path / "0.tar", {"k.jpg": b"x", "k.json": b'{"text": "a", "split": "trian"}'})
+    with pytest.raises(DataError, match="unknown split 'trian'"):
+        read(tmp_path)
+
+
+def test_no_tars_and_empty_tar(tmp_path: Path) -> None:
+    with pytest.raises(EmptyInputError, match=r"no \*.tar"):
+        read(tmp_path)
+    write_tar(tmp_path / "0.tar", {})
+    with pytest.raises(EmptyInputError, match="no samples"):
+        read(tmp_path)

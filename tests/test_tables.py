@@ -1,0 +1,159 @@
+"""Laws and faults of the tables: the schema is kept on write and on read, and the same frame gives the same bytes."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from xmodal.errors import TableError
+from xmodal.tables import (
+    EXAMPLES,
+    FAILED,
+    ITEMS,
+    ROWS,
+    TEXTS,
+    Schema,
+    check_table,
+    decode_table,
+    encode_table,
+    frame_of,
+    read_foreign_rows,
+    read_table,
+    write_table,
+)
+
+SCHEMAS = [ITEMS, TEXTS, EXAMPLES, FAILED, ROWS]
+
+
+def rows_of(schema: Schema, n: int) -> list[dict[str, Any]]:
+    """Return n rows that fill every column of a schema."""
+    columns = {**schema.required, **schema.optional}
+    return [{name: _value(name, kind, k) for name, kind in columns.items()} for k in range(n)]
+
+
+def _value(name: str, kind: pl.DataType, k: int) -> Any:
+    if kind == pl.String():
+        return f"{name} {k} ü"
+    return k if kind == pl.Int64() else [name] * k
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+@pytest.mark.parametrize("n", [0, 1, 7])
+def test_written_table_reads_back(tmp_path: Path, schema: Schema, n: int) -> None:
+    frame = frame_of(rows_of(schema, n), schema, where="test")
+    write_table(tmp_path / "new" / "t.parquet", frame, schema)
+    assert_frame_equal(read_table(tmp_path / "new" / "t.parquet", schema), frame)
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["t.parquet"]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
+def test_same_frame_same_bytes(tmp_path: Path, schema: Schema) -> None:
+    frame = frame_of(rows_of(schema, 50), schema, where="test")
+    for name in ("a", "b"):
+        write_table(tmp_path / name, frame.clone(), schema)
+    shuffled = frame.select(sorted(frame.columns))
+    write_table(tmp_path / "c", shuffled, schema)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    columns = frame.to_dict(as_series=False)
+    assert encode_table(columns, schema, where="test") == (tmp_path / "a").read_bytes()
+    assert decode_table((tmp_path / "a").read_bytes(), schema, where="test") == columns
+
+
+def test_columns_come_in_the_order_of_the_schema() -> None:
+    frame = pl.DataFrame({"reason": ["r"], "path": ["p"], "id": ["i"]})
+    assert check_table(frame, FAILED, where="test").columns == ["id", "path", "reason"]
+
+
+def test_optional_columns_that_nobody_fills_are_left_out() -> None:
+    row = {"id": "a", "modality": "image", "split": "test", "path": "a.jpg", "sha256": "0", "label": None}
+    assert frame_of([row], ITEMS, where="test").columns == list(ITEMS.required)
+    assert frame_of([row, row | {"id": "b", "label": 3}], ITEMS, where="test")["label"].to_list() == [None, 3]
+
+
+def test_integers_of_any_width_are_taken() -> None:
+    frame = frame_of(rows_of(ITEMS, 2), ITEMS, where="test").with_columns(pl.col("label").cast(pl.Int8))
+    assert check_table(frame, ITEMS, where="test")["label"].dtype == pl.Int64
+
+
+def test_only_nullable_columns_may_hold_nulls() -> None:
+    rows = rows_of(TEXTS, 2)
+    rows[1]["item_id"] = None
+    assert frame_of(rows, TEXTS, where="test")["item_id"].null_count() == 1
+    rows[1]["text"] = None
+    with pytest.raises(TableError, match="where I am: texts table, row 1: text is null"):
+        frame_of(rows, TEXTS, where="where I am")
+
+
+FAULTS = [
+    ({"id": ["a"], "path": ["p"]}, r"lacks columns \['reason'\]"),
+    ({"id": ["a"], "path": ["p"], "reason": ["r"], "why": ["w"]}, r"unknown columns \['why'\]"),
+    ({"id": ["a"], "path": ["p"], "reason": [["r"]]}, "wrong type"),
+    ({"id": ["a", None], "path": ["p", "p"], "reason": ["r", "r"]}, "row 1: id is null"),
+    ({"id": ["a", ""], "path": ["p", "p"], "reason": ["r", "r"]}, "row 1: id is empty"),
+    ({"id": ["a", "b", "a"], "path": ["p"] * 3, "reason": ["r"] * 3}, r"\('a',\) occurs more than once"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), FAULTS)
+def test_faulty_tables_are_neither_written_nor_read(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    frame = pl.DataFrame(columns)
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"older")
+    with pytest.raises(TableError, match=message):
+        write_table(path, frame, FAILED)
+    assert path.read_bytes() == b"older"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["t.parquet"]
+    frame.write_parquet(path)
+    with pytest.raises(TableError, match=rf"t\.parquet: .*{message}"):
+        read_table(path, FAILED)
+
+
+def test_text_that_is_no_number(tmp_path: Path) -> None:
+    frame = frame_of(rows_of(ITEMS, 2), ITEMS, where="test").with_columns(label=pl.lit("one"))
+    with pytest.raises(TableError, match="wrong type"):
+        write_table(tmp_path / "t", frame, ITEMS)
+
+
+@pytest.mark.parametrize("value", ["3", 3.5, [3]])
+def test_rows_with_values_of_the_wrong_type(value: Any) -> None:
+    row = {"id": "a", "modality": "image", "split": "test", "path": "a.jpg", "sha256": "0", "label": value}
+    with pytest.raises(TableError, match="wrong type"):
+        frame_of([row], ITEMS, where="test")
+
+
+def test_rows_with_unknown_columns() -> None:
+    with pytest.raises(TableError, match=r"unknown columns \['colour'\]"):
+        frame_of([{"id": "a", "colour": None}], FAILED, where="test")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PAR1PAR1"])
+def test_files_that_are_no_tables(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t").write_bytes(content)
+    for read in (lambda: read_table(tmp_path / "t", ITEMS), lambda: read_foreign_rows(tmp_path / "t")):
+        with pytest.raises(TableError, match="not a Parquet file"):
+            read()
+    with pytest.raises(TableError, match="not a Parquet file"):
+        decode_table(content, ITEMS, where="memory")
+
+
+def test_cut_table(tmp_path: Path) -> None:
+    write_table(tmp_path / "t", frame_of(rows_of(ITEMS, 50), ITEMS, where="test"), ITEMS)
+    data = (tmp_path / "t").read_bytes()
+    (tmp_path / "t").write_bytes(data[: len(data) // 2])
+    with pytest.raises(TableError, match="not a Parquet file"):
+        read_table(tmp_path / "t", ITEMS)
+
+
+def test_missing_tables(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="no such table; expected the texts table"):
+        read_table(tmp_path / "t", TEXTS)
+    with pytest.raises(TableError, match="no such table"):
+        read_foreign_rows(tmp_path / "t")
+
+
+def test_foreign_rows_keep_their_order_and_types(tmp_path: Path) -> None:
+    rows = [{"file": "b", "n": 2, "words": ["x"]}, {"file": "a", "n": None, "words": []}]
+    pl.DataFrame(rows).write_parquet(tmp_path / "t")
+    assert read_foreign_rows(tmp_path / "t") == rows

@@ -1,0 +1,36 @@
+"""A data set in xmodal's own form, made elsewhere: tables as `preparation` writes them, media beside them.
+
+This is how a prepared set is handed on: put the folder `data/<set>/` among one's data sets under any name.
+"""
+
+from pathlib import Path
+
+from xmodal.datasets.listing import Listing, first_existing
+from xmodal.tables import EXAMPLES, ITEMS, TEXTS, Row, Schema, read_table
+
+
+def read(root: Path) -> Listing:
+    """Return the data set whose `items.parquet` and `texts.parquet` lie in `root`; digests are computed anew.
+
+    Raises:
+        TableError: a table is missing or breaks its schema.
+    """
+    items = [
+        {name: value for name, value in row.items() if name != "sha256"} for row in _rows(root, "items.parquet", ITEMS)
+    ]
+    examples = first_existing(root, "examples.parquet")
+    extras = {path.relative_to(root).as_posix(): path.read_bytes() for path in _small_files(root)}
+    return Listing(
+        items,
+        _rows(root, "texts.parquet", TEXTS),
+        examples=_rows(root, "examples.parquet", EXAMPLES) if examples else None,
+        extras=extras,
+    )
+
+
+def _rows(root: Path, name: str, schema: Schema) -> list[Row]:
+    return list(read_table(root / name, schema).iter_rows(named=True))
+
+
+def _small_files(root: Path) -> list[Path]:
+    return sorted(path for pattern in ("split.json", "indices/*.json", "*.md", "*.txt") for path in root.glob(pattern))
