@@ -100,14 +100,10 @@ def prepare(
         DataError: the files are not what their layout promises; TableError for duplicates, TooManyFailuresError for
             too many broken media, EmptyInputError for none at all.
     """
-    if not 0 <= max_failed <= 1:
-        raise ConfigError(f"max_failed is {max_failed}, expected a fraction from 0 to 1")
     sizes = {split: size for split, size in (("train", train), ("val", val), ("test", test)) if size is not None}
-    if any(size < 0 for size in sizes.values()):
-        raise ConfigError(f"{name}: sizes {sizes}, expected none below 0")
+    options = Options(seed, max_failed, sizes, templates, class_names, keep_underscores, texts_only)
+    _refuse_nonsense(name, options)
     if name in GENERATED:
-        if len(sizes) < 3 or templates or class_names or keep_underscores or texts_only:
-            raise ConfigError(f"{name} is generated: needs train, val and test, takes no other option; found {sizes}")
         from xmodal.datasets.scenes import generate  # late: the renderer is only wanted here
 
         generate(out, seed=seed, **sizes)
@@ -116,7 +112,6 @@ def prepare(
     sources = tuple(source for source in dataset.sources if not (texts_only and source.media))
     root = obtain(name, sources, local=folder_of_set, root=downloads / name)
     _LOG.info("%s: reading %s", name, root)
-    options = Options(seed, max_failed, sizes, templates, class_names, keep_underscores, texts_only)
     write_listing(name, dataset.read(root), root, out, options)
 
 
@@ -171,6 +166,17 @@ def detect(root: Path) -> Reader:
         if any(root.glob(pattern)):
             return read
     return folder.read if manifest.find(root) is None else manifest.read
+
+
+def _refuse_nonsense(name: str, options: Options) -> None:
+    if not 0 <= options.max_failed <= 1:
+        raise ConfigError(f"max_failed is {options.max_failed}, expected a fraction from 0 to 1")
+    sizes = options.limits
+    if any(size < 0 for size in sizes.values()):
+        raise ConfigError(f"{name}: sizes {sizes}, expected none below 0")
+    plain = Options(options.seed, options.max_failed, sizes)
+    if name in GENERATED and (len(sizes) < 3 or options != plain):
+        raise ConfigError(f"{name} is generated: needs train, val and test, takes no other option; found {sizes}")
 
 
 def _located(name: str, local: Path | None) -> tuple[Dataset, Path | None]:
