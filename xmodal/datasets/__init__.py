@@ -85,9 +85,7 @@ def prepare(
         local: folder with data sets in their official unpacked layouts; what it has is not fetched.
         seed: generates `scenes`; elsewhere assigns missing splits and draws subsets.
         max_failed: fraction of the media, and of the captions, that may be missing, unreadable or empty.
-        train: pictures to generate for `scenes`; elsewhere at most so many items of this split (None: all).
-        val: the same for val.
-        test: the same for test.
+        train, val, test: pictures to generate for `scenes`; elsewhere at most so many items of the split (None: all).
         downloads: where fetched archives are unpacked.
         templates: template sets for the class prompts, by name or file; empty takes those that belong to the set.
         class_names: a class-name list, by name or file, instead of the set's own names.
@@ -97,8 +95,7 @@ def prepare(
     Raises:
         ConfigError: the name is unknown, or `scenes` lacks a size or is given an option that it does not have.
         DownloadError: a file cannot be fetched; ManualDownloadError says how to get what is behind a form.
-        DataError: the files are not what their layout promises; TableError for duplicates, TooManyFailuresError for
-            too many broken media, EmptyInputError for none at all.
+        DataError: the files break their layout; TableError: duplicates; TooManyFailuresError; EmptyInputError.
     """
     sizes = {split: size for split, size in (("train", train), ("val", val), ("test", test)) if size is not None}
     options = Options(seed, max_failed, sizes, templates, class_names, keep_underscores, texts_only)
