@@ -4,7 +4,6 @@
 `<local>/<name>/` and read by what its layout is. How to add a set: one module with `read` and sources, one line here.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "Dataset", "classes_of", "detect", "plan", "prepare"]
 
-_LOG = logging.getLogger(__name__)
 Reader = Callable[[Path], Listing]
 
 
@@ -80,12 +78,14 @@ def prepare(
     """Write the data set `name` completely to `out`: tables, media, prompts, failures.
 
     Args:
-        name: a known set, `scenes`, or the name of a folder in `local`.
+        name: a known set, `scenes`, or a folder in `local`.
         out: `data/<set>/`; what is there is replaced when everything else is done.
         local: folder with data sets in their official unpacked layouts; what it has is not fetched.
         seed: generates `scenes`; elsewhere assigns missing splits and draws subsets.
         max_failed: fraction of the media, and of the captions, that may be missing, unreadable or empty.
-        train, val, test: pictures to generate for `scenes`; elsewhere at most so many items of the split (None: all).
+        train: pictures to generate for `scenes`; elsewhere at most so many items of this split (None: all).
+        val: the same for val.
+        test: the same for test.
         downloads: where fetched archives are unpacked.
         templates: template sets for the class prompts, by name or file; empty takes those that belong to the set.
         class_names: a class-name list, by name or file, instead of the set's own names.
@@ -94,7 +94,7 @@ def prepare(
 
     Raises:
         ConfigError: the name is unknown, or `scenes` lacks a size or is given an option that it does not have.
-        DownloadError: a file cannot be fetched; ManualDownloadError says how to get what is behind a form.
+        DownloadError: a file cannot be fetched; ManualDownloadError: it is behind a form.
         DataError: the files break their layout; TableError: duplicates; TooManyFailuresError; EmptyInputError.
     """
     sizes = {split: size for split, size in (("train", train), ("val", val), ("test", test)) if size is not None}
@@ -108,7 +108,6 @@ def prepare(
     dataset, folder_of_set = _located(name, local)
     sources = tuple(source for source in dataset.sources if not (texts_only and source.media))
     root = obtain(name, sources, local=folder_of_set, root=downloads / name)
-    _LOG.info("%s: reading %s", name, root)
     write_listing(name, dataset.read(root), root, out, options)
 
 
