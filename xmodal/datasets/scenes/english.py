@@ -4,6 +4,8 @@ Every caption names every visible thing by colour and shape and the closed box w
 also say how the things (and the box) lie to each other, so hypotheses about relations use one of these as premise.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from xmodal.datasets.scenes.world import INVERSE, Scene, Thing, related, relation
@@ -16,7 +18,7 @@ RELATION_PHRASES = {
     "below": ("below", "under", "lower than"),
 }
 _OPENINGS = ("a picture of", "an image of", "we see", "this picture shows", "here is")
-_PLACES = {
+PLACES = {
     (0, 0): "in the upper left corner",
     (1, 0): "at the top",
     (2, 0): "in the upper right corner",
@@ -45,9 +47,29 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
+def plural(noun: str) -> str:
+    """Return the plural of a shape's name.
+
+    Example:
+        >>> plural("cross"), plural("red star")
+        ('crosses', 'red stars')
+    """
+    return f"{noun}es" if noun.endswith("s") else f"{noun}s"
+
+
+def listed(phrases: Sequence[str]) -> str:
+    """Join phrases by commas and a final "and".
+
+    Example:
+        >>> listed(["a moon", "a star", "a ring"])
+        'a moon, a star and a ring'
+    """
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+
+
 def place(x: float, y: float) -> str:
     """Say where on the canvas a point lies, in one of nine phrases such as "in the upper left corner"."""
-    return _PLACES[int(x >= 24) + int(x >= 40), int(y >= 24) + int(y >= 40)]
+    return PLACES[int(x >= 24) + int(x >= 40), int(y >= 24) + int(y >= 40)]
 
 
 def describe(thing: Thing, rng: np.random.Generator) -> str:
@@ -115,7 +137,7 @@ def _list(scene: Scene, rng: np.random.Generator) -> str:
     phrases = [with_article(describe(thing, rng)) for thing in scene.things]
     if scene.box:
         phrases.append("a closed box")
-    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    return listed(phrases)
 
 
 def _box_relation(scene: Scene, rng: np.random.Generator) -> str:

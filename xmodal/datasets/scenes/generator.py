@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from xmodal.datasets.scenes import shifted, sounds
 from xmodal.datasets.scenes.classes import CLASS_NAMES, CLASSES, HARD_LABELS, TEMPLATE_GROUP, prompts
 from xmodal.datasets.scenes.english import captions
+from xmodal.datasets.scenes.languages import LANGUAGES, caption
 from xmodal.datasets.scenes.records import Records, png_bytes, wav_bytes
 from xmodal.datasets.scenes.render import draw
+from xmodal.datasets.scenes.tasks import examples
 from xmodal.datasets.scenes.world import Scene, sample_portraits, sample_scenes
 from xmodal.errors import ConfigError
 from xmodal.fewshot.sampler import index_record, sample_shots
@@ -47,7 +49,7 @@ def generate(
     Args:
         out: the data set folder; made if missing.
         seed: names all random streams.
-        train: number of pictures with captions in the train split; likewise `val` and `test`.
+        train: number of pictures with captions in the train split; likewise the next two.
         val: see `train`.
         test: see `train`.
         class_train: pictures a class (of 48) in the train split of the subset "classes"; likewise the next two.
@@ -66,15 +68,13 @@ def generate(
     for folder in ("captions", "classes", "resample", "sketch", "hard", "rendition", "sounds", "indices"):
         shutil.rmtree(out / folder, ignore_errors=True)
     records = Records(out)
-    for split, count in (("train", train), ("val", val), ("test", test)):
+    for split, count in {"train": train, "val": val, "test": test}.items():
         _write_captioned(records, split, count, seed)
     sizes = {"train": class_train, "val": class_val, "test": class_test}
     _write_classes(records, sizes, seed)
     _write_shifted(records, shifted_test, seed)
     _write_sounds(records, clips, sizes, seed)
-    for label, index, text in prompts():
-        identity = f"prompt/{TEMPLATE_GROUP}/{label}/{index}"
-        records.text(id=identity, lang="en", role="prompt", text=text, label=label, group=TEMPLATE_GROUP)
+    _add_prompts(records)
     _write_indices(out, sizes)
     records.save()
 
@@ -89,11 +89,19 @@ def _write_captioned(records: Records, split: str, count: int, seed: int) -> Non
     scenes = sample_scenes(count, numpy_generator(seed, "scenes", "captions", split))
     pictures = draw(scenes, numpy_generator(seed, "scenes", "captions", split, "pictures"))
     rng = numpy_generator(seed, "scenes", "captions", split, "texts")
+    foreign = numpy_generator(seed, "scenes", "captions", split, "languages")
+    tasks = numpy_generator(seed, "scenes", "captions", split, "tasks")
     for number, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
         item, path = f"captions-{split}-{number:05d}", f"captions/{split}/{number:05d}.png"
         records.item(path, png_bytes(picture), id=item, modality="image", split=split, subset="captions")
-        for k, text in enumerate(captions(scene, rng)):
-            records.text(id=f"{item}#{k}", item_id=item, lang="en", role="caption", text=text, split=split)
+        english = captions(scene, rng)
+        texts = {str(k): ("en", text) for k, text in enumerate(english)}
+        if split != "train":
+            texts |= {code: (code, caption(code, scene, foreign)) for code in LANGUAGES}
+        for key, (code, text) in texts.items():
+            records.text(id=f"{item}#{key}", item_id=item, lang=code, role="caption", text=text, split=split)
+        for task, k, columns in examples(scene, english, tasks):
+            records.example(id=f"{item}?{task}-{k}", item_id=item, task=task, split=split, **columns)
 
 
 def _class_path(split: str, label: int, number: int) -> str:
@@ -181,6 +189,12 @@ def _write_sounds(records: Records, clips: int, sizes: dict[str, int], seed: int
             )
             for k, text in enumerate(sounds.describe(name, rng)):
                 records.text(id=f"{item}#{k}", item_id=item, lang="en", role="caption", text=text, split=split)
+
+
+def _add_prompts(records: Records) -> None:
+    for label, index, text in prompts():
+        identity = f"prompt/{TEMPLATE_GROUP}/{label}/{index}"
+        records.text(id=identity, lang="en", role="prompt", text=text, label=label, group=TEMPLATE_GROUP)
 
 
 def _write_indices(out: Path, sizes: dict[str, int]) -> None:

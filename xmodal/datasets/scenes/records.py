@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import soundfile
 from numpy.typing import NDArray
 from PIL import Image
 
 from xmodal.files import write_bytes
-from xmodal.tables import EXAMPLES, ITEMS, TEXTS, Schema, write_table
+from xmodal.tables import EXAMPLES, ITEMS, TEXTS, Row, Schema, frame_of, write_table
 
 
 def png_bytes(picture: NDArray[np.uint8]) -> bytes:
     """Encode a (H, W, 3) uint8 picture as PNG with fixed settings, so equal pictures give equal bytes."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG", compress_level=3)
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
@@ -38,7 +37,7 @@ class Records:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._rows: dict[str, list[dict[str, Any]]] = {"items": [], "texts": [], "examples": []}
+        self._rows: dict[str, list[Row]] = {"items": [], "texts": [], "examples": []}
 
     def item(self, path: str, data: bytes, **columns: Any) -> None:
         """Write the medium `data` to `path` below the folder and add its row; `columns` are those of `tables.ITEMS`."""
@@ -65,5 +64,5 @@ class Records:
         self._write("items", ITEMS)
 
     def _write(self, name: str, schema: Schema) -> None:
-        frame = pl.DataFrame(self._rows[name], schema={**schema.required, **schema.optional}, orient="row")
-        write_table(self.root / f"{name}.parquet", frame, schema)
+        path = self.root / f"{name}.parquet"
+        write_table(path, frame_of(self._rows[name], schema, where=str(path)), schema)
