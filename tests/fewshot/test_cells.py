@@ -1,0 +1,93 @@
+import pytest
+
+from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.cells import fold_cells, split_cells
+from xmodal.fewshot.sampler import sample_shots
+
+LABELS = [row % 4 for row in range(120)]
+SPLITS = ["train"] * 60 + ["val"] * 30 + ["test"] * 30
+FOLDS = [row // 24 + 1 for row in range(120)]
+
+
+def per_class(rows, labels=LABELS):
+    return {label: sum(labels[row] == label for row in rows) for label in sorted(set(labels))}
+
+
+@pytest.mark.parametrize("shots", [1, 2, 8])
+def test_split_cells_have_k_train_and_at_most_four_val_rows_a_class(shots):
+    for cell in split_cells(SPLITS, LABELS, shots=[shots], seeds=[1, 2]):
+        assert per_class(cell.train) == dict.fromkeys(range(4), shots)
+        assert per_class(cell.val) == dict.fromkeys(range(4), min(shots, 4))
+        assert {SPLITS[row] for row in cell.train} == {"train"}
+        assert {SPLITS[row] for row in cell.val} == {"val"}
+        assert cell.test == tuple(range(90, 120))
+
+
+def test_split_cells_draw_what_the_sampler_draws():
+    cell = split_cells(SPLITS, LABELS, shots=[2], seeds=[3])[0]
+    drawn = sample_shots(LABELS[:60], LABELS[60:90], shots=2, seed=3)
+    assert cell.train == drawn.train
+    assert cell.val == tuple(row + 60 for row in drawn.val)
+
+
+def test_cells_come_shots_first():
+    cells = split_cells(SPLITS, LABELS, shots=[1, 2], seeds=[1, 2, 3])
+    assert [(cell.shots, cell.seed, cell.fold) for cell in cells] == [(k, s, -1) for k in (1, 2) for s in (1, 2, 3)]
+
+
+def test_rows_of_other_splits_are_not_used():
+    splits = ["none", *SPLITS[1:]]
+    cells = split_cells(splits, LABELS, shots=[16], seeds=[1])
+    assert 0 not in {row for cell in cells for row in (*cell.train, *cell.val, *cell.test)}
+
+
+def test_a_class_with_too_few_rows_gives_all_of_them():
+    cell = split_cells(["train", "train", "train", "val", "test", "test"], [0, 0, 1, 0, 0, 0], shots=[2], seeds=[1])[0]
+    assert cell.train == (0, 1, 2)
+
+
+def test_without_val_rows_val_is_left_over_from_train():
+    splits = ["train"] * 90 + ["test"] * 30
+    for cell in split_cells(splits, LABELS, shots=[4], seeds=[1, 2]):
+        assert per_class(cell.train) == per_class(cell.val) == dict.fromkeys(range(4), 4)
+        assert not set(cell.train) & set(cell.val)
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_fold_cells_test_on_one_fold_and_train_on_the_others(shots):
+    cells = fold_cells(FOLDS, LABELS, shots=[shots], seeds=[1, 2])
+    assert [(cell.seed, cell.fold) for cell in cells] == [(s, f) for s in (1, 2) for f in range(1, 6)]
+    for cell in cells:
+        assert {FOLDS[row] for row in cell.test} == {cell.fold}
+        assert len(cell.test) == 24
+        assert cell.fold not in {FOLDS[row] for row in (*cell.train, *cell.val)}
+        assert per_class(cell.train) == per_class(cell.val) == dict.fromkeys(range(4), shots)
+        assert not set(cell.train) & set(cell.val)
+
+
+def test_a_small_class_shares_its_rows_between_train_and_val():
+    folds, labels = [1] * 4 + [2] * 2, [0, 0, 0, 0, 0, 0]
+    cell = fold_cells(folds, labels, shots=[8], seeds=[1])[1]
+    assert (len(cell.train), len(cell.val)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("splits", "labels", "options", "error", "message"),
+    [
+        (["train", "val", "test"], [0, 0, 1], {}, DataError, "class 1 has no train row"),
+        (["train", "train", "val", "test"], [0, 1, 0, 1], {}, DataError, "class 1 has no val row"),
+        (["train", "val"], [0, 0], {}, EmptyInputError, "1 train and 0 test rows"),
+        (["train", "val", "test"], [0, 0, 0], {"shots": [0]}, ConfigError, "shots from 1"),
+        (["train", "val", "test"], [0, 0, 0], {"seeds": []}, ConfigError, "at least one"),
+    ],
+)
+def test_bad_splits_are_named(splits, labels, options, error, message):
+    with pytest.raises(error, match=message):
+        split_cells(splits, labels, **{"shots": [1], "seeds": [1], **options})
+
+
+def test_bad_folds_are_named():
+    with pytest.raises(EmptyInputError, match="at least two"):
+        fold_cells([1, 1], [0, 0], shots=[1], seeds=[1])
+    with pytest.raises(DataError, match="1 shots, seed 1, fold 1: tested class 0 has no train row"):
+        fold_cells([1, 2], [0, 0], shots=[1], seeds=[1])

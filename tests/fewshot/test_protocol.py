@@ -1,0 +1,171 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.cells import fold_cells, split_cells
+from xmodal.fewshot.protocol import METHODS, FewShotData, Grid, metrics, run
+from xmodal.fewshot.sweep import Recipe
+
+RECIPE = Recipe(steps=200, eval_every=20)
+GRID = Grid((1e-2, 1e-3), (0.0, 0.01), (8, 16))
+CLASSES, DIM, EACH = 12, 24, 12
+
+
+def toy(seed=0, noise=1.1, text_noise=0.9):
+    """Pictures around class centres, prompts around the same centres, and a gap between the modalities."""
+    rng = np.random.default_rng(seed)
+    centre = rng.normal(size=(CLASSES, DIM))
+    labels = np.tile(np.arange(CLASSES), 3 * EACH)
+    items = centre[labels] + noise * rng.normal(size=(len(labels), DIM)) + 0.5
+    text_labels = np.repeat(np.arange(CLASSES), 2)
+    texts = centre[text_labels] + text_noise * rng.normal(size=(len(text_labels), DIM)) - 0.5
+    splits = np.repeat(["train", "val", "test"], CLASSES * EACH).tolist()
+    data = FewShotData(*(torch.tensor(x) for x in (items, labels, texts, text_labels)))
+    return data, splits, labels.tolist()
+
+
+def cells_of(splits, labels, shots=(1, 4), seeds=(1, 2, 3)):
+    return split_cells(splits, labels, shots=shots, seeds=seeds)
+
+
+def test_every_method_has_a_result_at_every_shot_count():
+    data, splits, labels = toy()
+    results = run(data, cells_of(splits, labels), grid=GRID, recipe=RECIPE)
+    assert [(result.method, result.shots) for result in results] == [
+        ("zeroshot", 0),
+        *((method, shots) for method in METHODS[1:] for shots in (1, 4)),
+    ]
+    flat = metrics(results)
+    assert flat["cross_modal_linear.shots_1.mean"] > flat["linear_probe.shots_1.mean"] + 0.1
+    assert flat["linear_probe.shots_4.mean"] > flat["linear_probe.shots_1.mean"]
+    assert all(0 <= value <= 1 for value in flat.values())
+
+
+def test_mean_and_deviation_are_those_of_the_seeds():
+    data, splits, labels = toy()
+    (result,) = run(data, cells_of(splits, labels, shots=(1,)), methods=["linear_probe"], grid=GRID, recipe=RECIPE)
+    accuracies = [outcome.test for outcome in result.outcomes]
+    assert len(set(accuracies)) > 1
+    assert (result.mean, result.std) == pytest.approx((np.mean(accuracies), np.std(accuracies)))
+    assert [outcome.seed for outcome in result.outcomes] == [1, 2, 3]
+
+
+def test_zero_shot_is_the_argmax_of_the_similarities():
+    data, splits, labels = toy()
+    (result,) = run(data, cells_of(splits, labels), methods=["zeroshot"])
+    heads = torch.stack([data.texts[data.text_labels == c].mean(0) for c in range(CLASSES)])
+    test = torch.tensor([split == "test" for split in splits])
+    guess = (data.items[test] @ torch.nn.functional.normalize(heads, dim=1).T).argmax(1)
+    assert result.mean == pytest.approx((guess == data.labels[test]).double().mean().item())
+    assert result.std == 0
+
+
+def test_selection_cannot_see_the_test_rows():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels)
+    honest = run(data, cells, grid=GRID, recipe=RECIPE)
+    planted = data.labels.clone()
+    test = torch.tensor([split == "test" for split in splits])
+    planted[test] = (planted[test] + 1) % CLASSES
+    items = data.items.clone()
+    items[test] = items[test].flip(0)
+    leaky = run(dataclasses.replace(data, items=items, labels=planted), cells, grid=GRID, recipe=RECIPE)
+    for one, other in zip(honest, leaky, strict=True):
+        assert [outcome._replace(test=0) for outcome in one.outcomes] == [
+            outcome._replace(test=0) for outcome in other.outcomes
+        ]
+    assert metrics(honest) != metrics(leaky)
+
+
+def test_order_of_cells_and_methods_is_nothing():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels)
+    results = {(r.method, r.shots): r for r in run(data, cells, grid=GRID, recipe=RECIPE)}
+    for result in run(data, cells[::-1], methods=METHODS[::-1], grid=GRID, recipe=RECIPE):
+        before = results[result.method, result.shots]
+        assert set(result.outcomes) == set(before.outcomes)
+
+
+def test_a_seed_gives_other_batches_and_the_same_draws():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels, shots=(4,))
+    first, same, other = (run(data, cells, grid=GRID, recipe=RECIPE, seed=seed) for seed in (0, 0, 1))
+    assert first == same
+    assert first[0] == other[0]
+    assert [o.step for r in first for o in r.outcomes] != [o.step for r in other for o in r.outcomes]
+
+
+def test_scaling_a_vector_changes_nothing():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels, shots=(1,))
+    scaled = dataclasses.replace(data, items=data.items * 3)
+    assert metrics(run(scaled, cells, grid=GRID, recipe=RECIPE)) == pytest.approx(
+        metrics(run(data, cells, grid=GRID, recipe=RECIPE))
+    )
+
+
+def test_folds_are_tested_one_by_one():
+    data, _, labels = toy()
+    folds = [row // CLASSES % 3 for row in range(3 * EACH * CLASSES)]
+    results = run(data, fold_cells(folds, labels, shots=[2], seeds=[1, 2]), grid=GRID, recipe=RECIPE)
+    for result in results:
+        seeds = (None,) if result.method == "zeroshot" else (1, 2)
+        assert [outcome[:2] for outcome in result.outcomes] == [(s, f) for s in seeds for f in range(3)]
+    flat = metrics(results)
+    assert flat["cross_modal_linear.shots_2.mean"] > flat["linear_probe.shots_2.mean"]
+
+
+def test_ties_go_to_the_first_of_the_grid():
+    data, splits, labels = toy(noise=0.05, text_noise=0.05)
+    results = run(data, cells_of(splits, labels), methods=["cross_modal_linear"], grid=GRID, recipe=RECIPE)
+    for outcome in (outcome for result in results for outcome in result.outcomes):
+        assert (outcome.val, outcome.lr, outcome.weight_decay, outcome.batch, outcome.step) == (1, 1e-2, 0, 8, 0)
+
+
+def test_a_batch_that_does_not_fit_is_left_out():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels, shots=(1,))
+    grid = Grid((1e-2,), (0.0,), (8, 256))
+    for result in run(data, cells, methods=METHODS[1:], grid=grid, recipe=RECIPE):
+        assert {outcome.batch for outcome in result.outcomes} == {8}
+    with pytest.raises(ConfigError, match=r"no batch size of \(256,\) fits 12 train items and 24 texts \(uni-modal"):
+        run(data, cells, methods=["linear_probe"], grid=Grid((1e-2,), (0.0,), (256,)), recipe=RECIPE)
+
+
+def broken(data, **changes):
+    return dataclasses.replace(data, **changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda d: broken(d, labels=d.labels + 1), DataError, "has label 12, the prompts name 0 to 11"),
+        (lambda d: broken(d, labels=d.labels[1:]), DataError, "do not fit"),
+        (lambda d: broken(d, texts=d.texts[:, 1:]), DataError, "do not fit"),
+        (lambda d: broken(d, text_labels=d.text_labels.clamp(min=1)), DataError, "expected each of 0 to 11"),
+        (
+            lambda d: broken(d, items=d.items * torch.where(torch.arange(len(d.items)) == 7, 0, 1)[:, None]),
+            DataError,
+            "item 7",
+        ),
+        (lambda d: broken(d, texts=d.texts[:0], text_labels=d.text_labels[:0]), EmptyInputError, "0 texts"),
+    ],
+)
+def test_bad_data_is_named(change, error, message):
+    data, splits, labels = toy()
+    with pytest.raises(error, match=message):
+        run(change(data), cells_of(splits, labels), grid=GRID, recipe=RECIPE)
+
+
+def test_bad_options_are_named():
+    data, splits, labels = toy()
+    cells = cells_of(splits, labels)
+    with pytest.raises(ConfigError, match="'probe': expected one of zeroshot, linear_probe"):
+        run(data, cells, methods=["probe"])
+    with pytest.raises(EmptyInputError, match="0 cells"):
+        run(data, [])
+    with pytest.raises(ConfigError, match="batches of at least 2"):
+        Grid(batches=(1,))

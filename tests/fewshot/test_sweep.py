@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from xmodal.errors import ConfigError
+from xmodal.fewshot.sweep import Recipe, Stream, Variant, _AdamW, epoch_batches, learning_rate, sweep
+
+RECIPE = Recipe(steps=300, eval_every=20)
+VARIANTS = [Variant(1e-2, 0.0), Variant(1e-2, 0.05), Variant(1e-3, 0.01)]
+
+
+def problem(classes=5, dim=16, rows=160, streams=3, seed=0, batch=8):
+    rng = np.random.default_rng(seed)
+    label = np.arange(rows) % classes
+    centre = rng.normal(size=(classes, dim))
+    row = torch.nn.functional.normalize(torch.tensor(centre[label] + 1.5 * rng.normal(size=(rows, dim))), dim=1).float()
+    drawn = []
+    for _ in range(streams):
+        order = rng.permutation(rows).tolist()
+        start = torch.tensor(rng.uniform(-0.25, 0.25, (classes, dim))).float()
+        drawn.append(Stream(epoch_batches(order[:40], batch, RECIPE.steps, rng), start, tuple(order[40:75])))
+    return row, torch.tensor(label), drawn
+
+
+def train_one_by_one(row, label, stream, variant, recipe):
+    """The plain trainer: one torch.nn.Linear, autograd, torch.optim.AdamW, the published schedule."""
+    head = torch.nn.Linear(row.shape[1], stream.start.shape[0], bias=False)
+    head.weight.data.copy_(stream.start)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=variant.lr, weight_decay=variant.weight_decay)
+    best, best_step, best_weight = -1.0, -1, None
+    val = torch.tensor(stream.val)
+    for step in range(recipe.steps):
+        if step == 0:
+            lr = 1e-5
+        elif step < 50:
+            lr = variant.lr * step / 50
+        else:
+            lr = variant.lr * (1 + np.cos(np.pi * (step - 50) / recipe.steps)) / 2
+        optimizer.param_groups[0]["lr"] = lr
+        batch = stream.batches[step]
+        loss = torch.nn.functional.cross_entropy(100 * head(row[batch]), label[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if step % recipe.eval_every == 0:
+            accuracy = (head(row[val]).argmax(1) == label[val]).float().mean().item()
+            if accuracy > best:
+                best, best_step, best_weight = accuracy, step, head.weight.detach().clone()
+    return best_weight, best, best_step
+
+
+@pytest.mark.parametrize("classes", [5, 30])
+def test_equals_a_sequential_trainer(classes):
+    row, label, streams = problem(classes=classes)
+    found = sweep(row, label, streams, VARIANTS, RECIPE)
+    for stream, runs in zip(streams, found, strict=True):
+        for variant, run in zip(VARIANTS, runs, strict=True):
+            weight, accuracy, step = train_one_by_one(row, label, stream, variant, RECIPE)
+            assert run.step == step
+            assert run.val_accuracy == pytest.approx(accuracy)
+            torch.testing.assert_close(row @ run.weight.T, row @ weight.T, atol=1e-5, rtol=0)
+
+
+def test_a_head_from_zero_is_as_good_as_scikit_learn():
+    row, label, (stream,) = problem(classes=6, rows=400, streams=1, batch=32)
+    train, test = stream.batches.unique(), torch.arange(400)[~torch.isin(torch.arange(400), stream.batches.unique())]
+    zero = Stream(stream.batches, torch.zeros_like(stream.start), stream.val)
+    run = sweep(row, label, [zero], [Variant(1e-2, 0.0)], Recipe(steps=300, scale=10.0))[0][0]
+    probe = LogisticRegression(C=10, fit_intercept=False, max_iter=1000).fit(row[train], label[train])
+    accuracy = ((row[test] @ run.weight.T).argmax(1) == label[test]).double().mean().item()
+    assert accuracy == pytest.approx(probe.score(row[test], label[test]), abs=0.03)
+    assert accuracy > 0.5
+
+
+def test_a_run_does_not_depend_on_its_neighbours_or_the_block():
+    row, label, streams = problem()
+    together = sweep(row, label, streams, VARIANTS, RECIPE)
+    for block_bytes in (1, 2**30):
+        recipe = Recipe(steps=300, eval_every=20, block_bytes=block_bytes)
+        alone = [sweep(row, label, [stream], VARIANTS[::-1], recipe)[0][::-1] for stream in streams]
+        for mine, theirs in zip(alone, together, strict=True):
+            assert [run.step for run in mine] == [run.step for run in theirs]
+            for a, b in zip(mine, theirs, strict=True):
+                torch.testing.assert_close(a.weight, b.weight, atol=1e-5, rtol=0)
+
+
+def test_the_same_input_gives_the_same_bits():
+    row, label, streams = problem()
+    first, second = (sweep(row, label, streams, VARIANTS, RECIPE) for _ in range(2))
+    assert all(
+        torch.equal(a.weight, b.weight) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+def test_the_update_is_that_of_torch_adamw():
+    row, label, (stream,) = problem(streams=1)
+    recipe = Recipe(steps=200, warmup_steps=0, warmup_lr=1e-2)
+    for steps in (1, 10, 200):
+        adam = _AdamW(stream.start[None, None].clone(), [Variant(1e-2, 0.1)], recipe)
+        weight = torch.nn.Parameter(stream.start.clone())
+        optimizer = torch.optim.AdamW([weight], lr=1e-2, weight_decay=0.1)
+        for step, batch in enumerate(stream.batches[:steps]):
+            optimizer.param_groups[0]["lr"] = learning_rate(step, 1e-2, recipe)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(100 * row[batch] @ weight.T, label[batch]).backward()
+            optimizer.step()
+            adam.update(weight.grad[None, None].clone(), step)
+        torch.testing.assert_close(adam.head[0, 0], weight.detach(), atol=1e-6, rtol=0)
+
+
+def test_validation_sets_of_different_length():
+    row, label, streams = problem()
+    short = [Stream(stream.batches, stream.start, stream.val[: 5 + 7 * n]) for n, stream in enumerate(streams)]
+    for stream, runs in zip(short, sweep(row, label, short, VARIANTS, RECIPE), strict=True):
+        _, accuracy, step = train_one_by_one(row, label, stream, VARIANTS[0], RECIPE)
+        assert (runs[0].step, runs[0].val_accuracy) == (step, pytest.approx(accuracy))
+
+
+def test_the_first_of_equal_accuracies_is_kept():
+    row, label, (stream,) = problem(streams=1)
+    perfect = Stream(stream.batches, torch.zeros_like(stream.start), stream.val)
+    nothing = Variant(0.0, 0.0)
+    recipe = Recipe(steps=60, eval_every=10, warmup_lr=0.0)
+    run = sweep(row, label, [Stream(perfect.batches[:60], perfect.start, perfect.val)], [nothing], recipe)[0][0]
+    assert run.step == 0
+    assert torch.equal(run.weight, perfect.start)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 1e-5), (1, 2e-9), (49, 9.8e-8), (50, 1e-7), (6450, 5e-8), (12_799, 1e-7 * 3.9e-5)],
+)
+def test_learning_rate_of_the_published_schedule(step, expected):
+    assert learning_rate(step, 1e-7, Recipe()) == pytest.approx(expected, rel=2e-2 if step == 12_799 else 1e-9)
+
+
+def test_batches_are_shuffled_epochs_without_the_rest():
+    batches = epoch_batches(list(range(100, 110)), 3, 20, np.random.default_rng(0))
+    assert batches.shape == (20, 3)
+    for epoch in batches[:18].reshape(6, 9).tolist():
+        assert len(set(epoch)) == 9
+    assert len({tuple(epoch) for epoch in batches[:18].reshape(6, 9).tolist()}) == 6
+    assert epoch_batches([1, 2], 0, 5, np.random.default_rng(0)).shape == (5, 0)
+
+
+def test_bad_options_are_named():
+    with pytest.raises(ConfigError, match="a batch of 3 from 3 rows"):
+        epoch_batches([1, 2, 3], 3, 1, np.random.default_rng(0))
+    with pytest.raises(ConfigError, match="steps is 0"):
+        Recipe(steps=0)
+    with pytest.raises(ConfigError, match="warmup_steps is -1"):
+        Recipe(warmup_steps=-1)

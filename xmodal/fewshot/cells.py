@@ -1,0 +1,142 @@
+"""The cells of a few-shot benchmark: which rows train, select and test at one shot count and one seed.
+
+A cell holds row numbers of one feature matrix and nothing else, so that pictures with fixed splits and sounds with
+folds are the same to the protocol. Nothing here reads features.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.sampler import MAX_VAL_SHOTS, Shots, sample_shots
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One draw of a benchmark.
+
+    Args:
+        shots: training items a class.
+        seed: seed of the draw.
+        fold: the test fold, -1 where the data set has fixed splits.
+        train: row numbers to train on.
+        val: row numbers to select on, disjoint from `train`.
+        test: row numbers to report on, disjoint from both.
+    """
+
+    shots: int
+    seed: int
+    fold: int
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def split_cells(
+    splits: Sequence[str], labels: Sequence[int], *, shots: Sequence[int], seeds: Sequence[int]
+) -> list[Cell]:
+    """Return one cell per shot count and seed for a data set with splits train, val and test; shots outermost.
+
+    Rows keep their order, so the draws are those of the published index files where the rows are. A class with fewer
+    rows than shots gives all of them. Without any val row, val is drawn from the train rows that are left over.
+
+    Args:
+        splits: (N,) "train", "val", "test"; rows of other splits are not used.
+        labels: (N,) class of each row.
+        shots: shot counts, each at least 1.
+        seeds: seeds of the draws.
+
+    Raises:
+        ConfigError: there are no shots or no seeds, or a shot count is below 1.
+        EmptyInputError: there is no train or no test row.
+        DataError: a class that is tested has no train row or no val row.
+
+    Example:
+        >>> split_cells(["train", "train", "val", "test"], [0, 0, 0, 0], shots=[1], seeds=[1])[0].val
+        (2,)
+    """
+    _check_counts(shots, seeds)
+    rows = {part: [row for row, split in enumerate(splits) if split == part] for part in ("train", "val", "test")}
+    if not rows["train"] or not rows["test"]:
+        raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(rows['test'])} test rows, expected both")
+    tested = {labels[row] for row in rows["test"]}
+    cells = []
+    for k in shots:
+        for seed in seeds:
+            if rows["val"]:
+                drawn = sample_shots(
+                    *([labels[r] for r in rows[part]] for part in ("train", "val")), shots=k, seed=seed
+                )
+                train, val = [rows["train"][i] for i in drawn.train], [rows["val"][i] for i in drawn.val]
+            else:
+                train, val = _draw_disjoint(rows["train"], labels, k, seed)
+            _check_classes(tested, labels, train, val, f"{k} shots, seed {seed}")
+            cells.append(Cell(k, seed, -1, tuple(train), tuple(val), tuple(rows["test"])))
+    return cells
+
+
+def fold_cells(
+    folds: Sequence[int], labels: Sequence[int], *, shots: Sequence[int], seeds: Sequence[int]
+) -> list[Cell]:
+    """Return one cell per shot count, seed and test fold; the other folds give the train and val rows.
+
+    Train and val are drawn from the same rows and share none. A class with fewer rows than train and val want gives
+    val its share last, but at least one row to each.
+
+    Args:
+        folds: (N,) number of the fold of each row.
+        labels: (N,) class of each row.
+        shots: shot counts, each at least 1.
+        seeds: seeds of the draws.
+
+    Raises:
+        ConfigError: there are no shots or no seeds, or a shot count is below 1.
+        EmptyInputError: there are fewer than two folds.
+        DataError: a class that is tested has fewer than two rows outside the test fold.
+
+    Example:
+        >>> [cell.test for cell in fold_cells([1, 1, 2, 2], [0, 0, 0, 0], shots=[1], seeds=[1])]
+        [(0, 1), (2, 3)]
+    """
+    _check_counts(shots, seeds)
+    if len(set(folds)) < 2:
+        raise EmptyInputError(f"few-shot: folds {sorted(set(folds))}, expected at least two")
+    cells = []
+    for k in shots:
+        for seed in seeds:
+            for fold in sorted(set(folds)):
+                test = [row for row, own in enumerate(folds) if own == fold]
+                train, val = _draw_disjoint([r for r, own in enumerate(folds) if own != fold], labels, k, seed)
+                _check_classes({labels[r] for r in test}, labels, train, val, f"{k} shots, seed {seed}, fold {fold}")
+                cells.append(Cell(k, seed, fold, tuple(train), tuple(val), tuple(test)))
+    return cells
+
+
+def _draw_disjoint(pool: Sequence[int], labels: Sequence[int], k: int, seed: int) -> tuple[list[int], list[int]]:
+    """Draw k train and min(k, 4) val rows of each class from one pool, without a common row."""
+    n_val = min(k, MAX_VAL_SHOTS)
+    drawn: Shots = sample_shots([labels[row] for row in pool], [], shots=k + n_val, seed=seed)
+    members: dict[int, list[int]] = {}
+    for position in drawn.train:
+        members.setdefault(labels[pool[position]], []).append(pool[position])
+    train: list[int] = []
+    val: list[int] = []
+    for rows in members.values():
+        cut = min(k, len(rows) - 1)
+        train += rows[:cut]
+        val += rows[cut : cut + n_val]
+    return train, val
+
+
+def _check_counts(shots: Sequence[int], seeds: Sequence[int]) -> None:
+    if not shots or not seeds or min(shots) < 1:
+        raise ConfigError(f"few-shot: shots {list(shots)} and seeds {list(seeds)}: expected at least one, shots from 1")
+
+
+def _check_classes(
+    tested: set[int], labels: Sequence[int], train: Sequence[int], val: Sequence[int], where: str
+) -> None:
+    for part, rows in (("train", train), ("val", val)):
+        missing = sorted(tested - {labels[row] for row in rows})
+        if missing:
+            raise DataError(f"few-shot, {where}: tested class {missing[0]} has no {part} row ({len(missing)} such)")

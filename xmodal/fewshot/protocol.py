@@ -1,0 +1,277 @@
+"""The few-shot protocol: methods x cells x grid, selection on validation rows only, the test rows read once.
+
+A method is named by what it is: which modalities train the head, and where the head starts. All its runs go through the
+batched sweep together. Arrays come in, rows of results go out; who reads stores and tables is `stored`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmodal import rng
+from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.cells import Cell
+from xmodal.fewshot.sweep import Recipe, Stream, Trained, Variant, epoch_batches, sweep
+from xmodal.zeroshot.weights import Averaging, class_weights
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A trained method.
+
+    Args:
+        modality: "uni" trains on items only, "cross" with half of each batch from the class texts.
+        start: "random" (uniform in +-1/sqrt(D)) or "text" (the zero-shot head).
+    """
+
+    modality: Literal["uni", "cross"]
+    start: Literal["random", "text"]
+
+
+ZERO_SHOT = "zeroshot"
+ARMS: Mapping[str, Arm] = {
+    "linear_probe": Arm("uni", "random"),
+    "linear_text_start": Arm("uni", "text"),
+    "cross_modal_linear": Arm("cross", "text"),
+    "cross_modal_random_start": Arm("cross", "random"),
+}
+METHODS = (ZERO_SHOT, *ARMS)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Hyper-parameters to choose from; in ties the first in the order lr, weight decay, batch wins.
+
+    Args:
+        lrs: learning rates.
+        weight_decays: decoupled weight decays.
+        batches: rows in a batch, items and texts together.
+    """
+
+    lrs: tuple[float, ...] = (1e-3, 1e-4)
+    weight_decays: tuple[float, ...] = (0.0, 0.01, 1e-4)
+    batches: tuple[int, ...] = (8, 32)
+
+    def __post_init__(self) -> None:
+        """Refuse an empty axis and batches that cannot be halved."""
+        if not (self.lrs and self.weight_decays and self.batches) or min(self.batches) < 2:
+            raise ConfigError(f"few-shot grid {self}: expected values on every axis, batches of at least 2")
+
+
+LINEAR_GRID = Grid()
+PUBLISHED_RECIPE = Recipe()
+
+
+@dataclass(frozen=True)
+class FewShotData:
+    """The features of one benchmark.
+
+    Args:
+        items: (N, D) floating point, raw: pictures or sounds.
+        labels: (N,) integers in [0, C).
+        texts: (M, D) floating point, raw: class prompts of the same space, at least one a class.
+        text_labels: (M,) integers; C is the largest plus one.
+        averaging: how the prompts of a class become its zero-shot weight, see `class_weights`.
+    """
+
+    items: Tensor
+    labels: Tensor
+    texts: Tensor
+    text_labels: Tensor
+    averaging: Averaging = "raw"
+
+
+class Outcome(NamedTuple):
+    """One method in one cell: test and val accuracy (fractions), and what was chosen; None where nothing was."""
+
+    seed: int | None
+    fold: int
+    test: float
+    val: float | None = None
+    lr: float | None = None
+    weight_decay: float | None = None
+    batch: int | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method at one shot count: mean and population standard deviation of the test accuracy over its cells."""
+
+    method: str
+    shots: int
+    mean: float
+    std: float
+    outcomes: tuple[Outcome, ...] = field(repr=False)
+
+
+def run(
+    data: FewShotData,
+    cells: Sequence[Cell],
+    *,
+    methods: Sequence[str] = METHODS,
+    grid: Grid = LINEAR_GRID,
+    recipe: Recipe = PUBLISHED_RECIPE,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[MethodResult]:
+    """Train, select and test every method in every cell; one result per method and shot count, in the order given.
+
+    Zero-shot has one result, with 0 shots, over the distinct test sets. A batch size is used where the
+    cell has more texts and more items than their halves of it (uni-modal: more items than the batch).
+
+    Args:
+        data: the features.
+        cells: draws, see `split_cells` and `fold_cells`.
+        methods: names from `METHODS`.
+        grid: hyper-parameters to choose from, in each cell by validation accuracy.
+        recipe: how each run is trained.
+        seed: addresses the batches and random starts, together with shots, seed and fold of the cell.
+        device: where the sweep runs.
+
+    Raises:
+        ConfigError: a method is unknown, or no batch size of the grid fits a cell.
+        EmptyInputError: there are no cells or no methods.
+        DataError: shapes disagree, a label has no prompt, or a vector is zero or not finite.
+
+    Source: Lin et al. 2023 (arXiv 2301.06267), the protocol of section 4 and appendix: means over draws, numpy's
+    population deviation.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise ConfigError(f"few-shot method {unknown[0]!r}: expected one of {', '.join(METHODS)}")
+    if not cells or not methods:
+        raise EmptyInputError(f"few-shot: {len(cells)} cells and {len(methods)} methods, expected at least one of each")
+    bench = _Bench(data, device)
+    results = []
+    for method in methods:
+        if method == ZERO_SHOT:
+            folds = {cell.test: cell.fold for cell in cells}
+            results.append(_summarise(method, 0, [bench.zero_shot(fold, test) for test, fold in folds.items()]))
+            continue
+        outcomes = _run_arm(bench, ARMS[method], cells, grid, recipe, seed)
+        for shots in dict.fromkeys(cell.shots for cell in cells):
+            mine = [outcome for cell, outcome in zip(cells, outcomes, strict=True) if cell.shots == shots]
+            results.append(_summarise(method, shots, mine))
+    return results
+
+
+def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
+    """Return `<method>.shots_<k>.mean` and `.std` for each result (fractions).
+
+    Example:
+        >>> metrics([MethodResult("zeroshot", 0, 0.5, 0.0, ())])
+        {'zeroshot.shots_0.mean': 0.5, 'zeroshot.shots_0.std': 0.0}
+    """
+    flat = {}
+    for result in results:
+        flat[f"{result.method}.shots_{result.shots}.mean"] = result.mean
+        flat[f"{result.method}.shots_{result.shots}.std"] = result.std
+    return flat
+
+
+def summary(results: Sequence[MethodResult]) -> dict[str, dict[str, float]]:
+    """Return one entry per method for results of one shot count: shots, mean and std of the test accuracy (fractions).
+
+    The keys do not depend on the shot count, so `dvc metrics diff` shows what more shots bring.
+
+    Raises:
+        ConfigError: a method has results at several shot counts; `metrics` names those.
+
+    Example:
+        >>> summary([MethodResult("zeroshot", 0, 0.5, 0.0, ())])
+        {'zeroshot': {'shots': 0, 'mean': 0.5, 'std': 0.0}}
+    """
+    entries = {result.method: {"shots": result.shots, "mean": result.mean, "std": result.std} for result in results}
+    if len(entries) < len(results):
+        raise ConfigError(f"few-shot: {len(results)} results of {len(entries)} methods, expected one shot count")
+    return entries
+
+
+def _summarise(method: str, shots: int, outcomes: Sequence[Outcome]) -> MethodResult:
+    accuracy = np.array([outcome.test for outcome in outcomes])
+    return MethodResult(method, shots, float(accuracy.mean()), float(accuracy.std()), tuple(outcomes))
+
+
+class _Bench:
+    """Unit rows of items and texts in one matrix, and the zero-shot head."""
+
+    def __init__(self, data: FewShotData, device: str) -> None:
+        items, texts = tuple(data.items.shape), tuple(data.texts.shape)
+        if len(items) != 2 or len(texts) != 2 or items[1] != texts[1] or tuple(data.labels.shape) != items[:1]:
+            raise DataError(f"few-shot: items {items}, labels {tuple(data.labels.shape)}, texts {texts} do not fit")
+        if not len(data.text_labels) or not len(data.labels):
+            raise EmptyInputError(f"few-shot: {items[0]} items and {texts[0]} texts, expected both")
+        self.n_items, self.n_texts = items[0], texts[0]
+        C = int(data.text_labels.max()) + 1
+        wrong = (data.labels < 0) | (data.labels >= C)
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise DataError(f"few-shot: item {row} has label {int(data.labels[row])}, the prompts name 0 to {C - 1}")
+        self.text_CD = class_weights(data.texts, data.text_labels, C, averaging=data.averaging).to(device)
+        raw = torch.cat([data.items.float(), data.texts.float()])
+        bad = ~(raw.isfinite().all(1) & (raw != 0).any(1))
+        if bad.any():
+            raise DataError(f"few-shot: the vector of item {int(bad.nonzero()[0])} is zero or not finite")
+        self.row_ND = torch.nn.functional.normalize(raw, dim=1).to(device)
+        self.label_N = torch.cat([data.labels.long(), data.text_labels.long()]).to(device)
+
+    def accuracy(self, weight_CD: Tensor, rows: Sequence[int]) -> float:
+        row_R = torch.tensor(rows, device=self.row_ND.device)
+        guess_R = (self.row_ND[row_R] @ weight_CD.T).argmax(1)
+        return (guess_R == self.label_N[row_R]).double().mean().item()
+
+    def zero_shot(self, fold: int, test: Sequence[int]) -> Outcome:
+        return Outcome(None, fold, self.accuracy(self.text_CD, test))
+
+    def stream(self, arm: Arm, cell: Cell, batch: int, steps: int, seed: int) -> Stream | None:
+        """Return the batches and the start of one run, or None where the batch does not fit."""
+        texts = batch // 2 if arm.modality == "cross" else 0
+        if batch - texts >= len(cell.train) or texts >= self.n_texts:
+            return None
+        address = (cell.shots, cell.seed, cell.fold, arm.modality, batch)
+        text_rows = range(self.n_items, self.n_items + self.n_texts)
+        drawn = [
+            epoch_batches(rows, size, steps, rng.numpy_generator(seed, "fewshot", name, *address))
+            for name, rows, size in (("items", cell.train, batch - texts), ("texts", text_rows, texts))
+        ]
+        return Stream(torch.cat(drawn, dim=1), self._start(arm, cell, seed), cell.val)
+
+    def _start(self, arm: Arm, cell: Cell, seed: int) -> Tensor:
+        if arm.start == "text":
+            return self.text_CD
+        C, D = self.text_CD.shape
+        generator = rng.torch_generator(seed, "fewshot", "start", cell.shots, cell.seed, cell.fold)
+        return (torch.rand(C, D, generator=generator) * 2 - 1).div_(D**0.5)
+
+
+def _run_arm(bench: _Bench, arm: Arm, cells: Sequence[Cell], grid: Grid, recipe: Recipe, seed: int) -> list[Outcome]:
+    """Return the outcome of each cell: sweep all runs, choose by validation, test the chosen head."""
+    variants = [Variant(lr, decay) for lr, decay in product(grid.lrs, grid.weight_decays)]
+    trained: list[dict[tuple[int, int], Trained]] = [{} for _ in cells]
+    for b, batch in enumerate(grid.batches):
+        streams = {n: bench.stream(arm, cell, batch, recipe.steps, seed) for n, cell in enumerate(cells)}
+        fitting = {n: stream for n, stream in streams.items() if stream is not None}
+        if fitting:
+            found = sweep(bench.row_ND, bench.label_N, list(fitting.values()), variants, recipe)
+            for n, runs in zip(fitting, found, strict=True):
+                trained[n].update({(v, b): one for v, one in enumerate(runs)})
+    outcomes = []
+    for cell, runs_of_cell in zip(cells, trained, strict=True):
+        if not runs_of_cell:
+            raise ConfigError(
+                f"few-shot: no batch size of {grid.batches} fits {len(cell.train)} train items and {bench.n_texts} "
+                f"texts ({arm.modality}-modal, {cell.shots} shots)"
+            )
+        # max keeps the first of equals, and sorted keys are in grid order.
+        v, b = max(sorted(runs_of_cell), key=lambda key: runs_of_cell[key].val_accuracy)
+        chosen, variant = runs_of_cell[v, b], variants[v]
+        test = bench.accuracy(chosen.weight, cell.test)
+        rates = (variant.lr, variant.weight_decay, grid.batches[b])
+        outcomes.append(Outcome(cell.seed, cell.fold, test, chosen.val_accuracy, *rates, chosen.step))
+    return outcomes
