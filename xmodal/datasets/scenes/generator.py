@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xmodal.datasets.scenes import shifted, sounds
 from xmodal.datasets.scenes.classes import CLASS_NAMES, CLASSES, HARD_LABELS, TEMPLATE_GROUP, prompts
@@ -25,7 +24,6 @@ from xmodal.rng import numpy_generator
 SHOTS = (1, 2, 4, 8, 16)
 INDEX_SEEDS = (1, 2, 3)
 FOLDS = (1, 2, 3, 4, 5)
-Painter = Callable[[Sequence[Scene], np.random.Generator], NDArray[np.uint8]]
 
 
 def generate(
@@ -130,7 +128,7 @@ def _write_classes(records: Records, sizes: dict[str, int], seed: int) -> None:
 
 def _write_shifted(records: Records, count: int, seed: int) -> None:
     everything, half = tuple(range(len(CLASSES))), HARD_LABELS
-    plans: dict[str, tuple[Painter, tuple[int, ...]]] = {
+    plans: dict[str, tuple[shifted.Painter, tuple[int, ...]]] = {
         "resample": (draw, everything),
         "sketch": (shifted.sketch, everything),
         "hard": (shifted.hard, half),

@@ -4,7 +4,7 @@ Each function takes scenes of one thing and returns pictures for a test set whos
 head was trained on. The colour of the thing always survives, because the classes are named by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from xmodal.datasets.scenes.outlines import Field
 from xmodal.datasets.scenes.render import Canvas, blend, coverage, draw, finish, ground, layers, paints, second_paint
 from xmodal.datasets.scenes.world import CANVAS, Scene
 
+Painter = Callable[[Sequence[Scene], np.random.Generator], NDArray[np.uint8]]
 _PAPER = np.array((196, 186, 164), dtype=np.float32)
 _NIGHT = np.array((44, 38, 74), dtype=np.float32)
 _PRINT = np.array((226, 206, 150), dtype=np.float32)
