@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy import ToyTower, caption, item, png, size_of, write_json, write_set, write_store
+from toy import ToyTower, caption, item, png, prompt, size_of, write_json, write_set, write_store
 from typer.testing import CliRunner, Result
 
 from xmodal import doctor
@@ -137,6 +137,18 @@ def test_demo_faults(
     assert result.exit_code == 1
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_zeroshot_of_stores_with_a_class_list(tmp_path: Path, towers: Path) -> None:
+    colours = ["red", "green", "blue"]
+    data = write_set(tmp_path / "d", [item(c, label=n, class_name=c) for n, c in enumerate(colours)], [prompt(0)])
+    tower = ToyTower("text")
+    write_store(tmp_path / "f", "image", colours, tower.encode(np.stack([tower.decoder(c.encode()) for c in colours])))
+    options = ("zeroshot", data, tmp_path / "f", "--templates", "photo", "--encoder", towers)
+    assert run(*options).output.startswith("Top 1 accuracy = 100.0 %\n")
+    assert json.loads(run(*options, "--out", tmp_path / "out", "--json").output)["prompts"] == "photo"
+    assert (tmp_path / "out" / "per_class.csv").is_file()
+    assert "text.zarr" in run("zeroshot", data, tmp_path / "f").stderr
 
 
 def test_similarity_from_pairs(tmp_path: Path, towers: Path) -> None:

@@ -235,6 +235,34 @@ def export(
 
 
 @app.command()
+def zeroshot(
+    data: Annotated[Path, typer.Argument(help="A data set, data/<set>.")],
+    features: Annotated[Path, typer.Argument(help="Its stores, features/<encoder>/<set>.")],
+    classes: Annotated[str | None, typer.Option(help="Class list in label order; default is the data set's.")] = None,
+    templates: Annotated[str | None, typer.Option(help="Template set; default is the stored prompts.")] = None,
+    split: Annotated[str, typer.Option(help="Which rows to classify.")] = "test",
+    encoder: EncoderDir = ENCODER,
+    out: Annotated[Path | None, typer.Option(help="Folder for metrics, reports and figures.")] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Classify the stored media of a data set by its prompts, or by any class list and templates."""
+    from xmodal.zeroshot import evaluate_set, live_classifier, write_result
+    from xmodal.zeroshot.reports import text_report
+
+    classifier = None
+    if classes or templates:
+        classifier = live_classifier(_load(encoder, "text", device), data, classes=classes, templates=templates)
+    result = evaluate_set(data, features, split=split, classifier=classifier)
+    if out is not None:
+        write_result(result, out / "metrics.json", out, title=data.name)
+    if as_json:
+        _echo_json(result.metrics())
+    else:
+        typer.echo(text_report(result.tasks[0]), nl=False)
+
+
+@app.command()
 def summary(
     folder: Annotated[Path, typer.Argument(help="Folder of zero-shot results, one JSON per data set.")] = Path(
         "metrics/zeroshot"

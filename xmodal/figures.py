@@ -5,6 +5,7 @@ metadata, so the same input gives the same bytes. Nothing here knows encoders, s
 """
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def draw_similarity(
     Args:
         scores: (T, N) cosines, rows captions, columns pictures.
         pictures: N pictures (S, S, 3) uint8.
-        captions: T captions; long ones are wrapped to two lines.
+        captions: T captions; long ones are wrapped and cut after three lines.
         limits: cosines of the darkest and the brightest colour; None takes the extremes of `scores`. Upstream's
             figures use about (0.1, 0.3).
 
@@ -162,7 +163,8 @@ def draw_similarity(
         middle = (low + high) / 2
         for (row, column), value in np.ndenumerate(scores):
             colour = "black" if value > middle else "white"
-            heat.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=12, color=colour)
+            shown = round(value, 2) + 0.0  # no minus sign before a zero
+            heat.text(column, row, f"{shown:.2f}", ha="center", va="center", fontsize=12, color=colour)
         bottom = (0.25 + 0.72 * T + 0.06) / height
         for column, picture in enumerate(pictures):
             left = (labels + (column + 0.04) * cell) / width
@@ -268,10 +270,6 @@ def _shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
-def _wrap(text: str, width: int = 44) -> str:
-    """Return `text` on at most two lines of about `width` characters, broken at a space."""
-    text = " ".join(text.split())
-    if len(text) <= width:
-        return text
-    head = text[:width].rsplit(" ", 1)[0]
-    return f"{head}\n{_shorten(text[len(head) :].lstrip(), width)}"
+def _wrap(text: str) -> str:
+    """Return `text` on at most three lines."""
+    return "\n".join(textwrap.wrap(text, width=46, max_lines=3, placeholder="…"))

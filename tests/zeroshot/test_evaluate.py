@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, top_k_accuracy_score
-from toy import item, prompt, write_set, write_store
+from toy import COLOURS, ToyTower, item, prompt, write_set, write_store
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError, StoreError
 from xmodal.rng import numpy_generator
-from xmodal.zeroshot import Classifier, evaluate_set
+from xmodal.zeroshot import Classifier, evaluate_set, live_classifier
+from xmodal.zeroshot.reports import text_report
 
 C, D, PER_CLASS = 8, 6, 5
 
@@ -151,3 +152,36 @@ def test_store_of_another_encoder_or_older_than_the_table(tmp_path: Path) -> Non
     write_store(features.parent / "old", "text", ["prompt/toy/0/0"], np.ones((1, 3)))
     with pytest.raises(StoreError, match="'i0'"):
         evaluate_set(data, features.parent / "old")
+
+
+def test_one_picture_in_six_classes_scores_a_sixth(tmp_path: Path) -> None:
+    # clip-training gives 16.67 and 83.33 on six folders with the same picture.
+    items = [item(f"i{n}", label=n, class_name=f"n0144076{n}") for n in range(6)]
+    data = write_set(tmp_path / "d", items, [prompt(n) for n in range(6)])
+    write_store(tmp_path / "f", "image", [i["id"] for i in items], np.ones((6, D)))
+    write_store(tmp_path / "f", "text", [prompt(n)["id"] for n in range(6)], numpy_generator(0).normal(size=(6, D)))
+    report = text_report(evaluate_set(data, tmp_path / "f").tasks[0])
+    assert report.startswith("Top 1 accuracy = 16.67 %\nTop 5 accuracy = 83.33 %\n")
+
+
+def test_any_class_list_and_templates_on_the_same_stores(tmp_path: Path) -> None:
+    colours = list(COLOURS)
+    items = [item(c, label=n, class_name=c) for n, c in enumerate(colours[:3])]
+    data = write_set(tmp_path / "d", items, [prompt(0)])
+    tower = ToyTower("text")
+    vectors = tower.encode(np.stack([tower.decoder(colour.encode()) for colour in colours[:3]]))
+    write_store(tmp_path / "f", "image", colours[:3], vectors)
+    own = evaluate_set(data, tmp_path / "f", classifier=live_classifier(tower, data))
+    assert (own.metrics()["top1"], own.metrics()["prompts"], own.metrics()["n_classes"]) == (1.0, "photo", 3)
+    (tmp_path / "list.txt").write_text("green\nred\nblue\nwhite\n")
+    (tmp_path / "two.txt").write_text("a {}\nthe {} thing\n")
+    listed = live_classifier(tower, data, classes=str(tmp_path / "list.txt"), templates=str(tmp_path / "two.txt"))
+    metrics = evaluate_set(data, tmp_path / "f", classifier=listed).metrics()
+    assert (metrics["top1"], metrics["n_classes"]) == (pytest.approx(1 / 3), 4)
+    assert metrics["prompts"] == "two of list"
+    (tmp_path / "list.txt").write_text("green\n")
+    with pytest.raises(DataError, match=r"1 classes, .* labels up to 2"):
+        live_classifier(tower, data, classes=str(tmp_path / "list.txt"))
+    write_set(tmp_path / "none", [item("a")], [prompt(0)])
+    with pytest.raises(DataError, match="no item has a label"):
+        live_classifier(tower, tmp_path / "none")
