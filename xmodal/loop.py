@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +121,29 @@ class FitReport:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Running:
+    """The sum of the losses since the last row of metrics; it stays on its device, so that no step waits for it."""
+
+    total: Tensor | float = 0.0
+    count: int = 0
+
+    def add(self, loss: Tensor | float) -> "Running":
+        """Return the sum with one more loss, in float64."""
+        return Running(torch.as_tensor(loss).detach().double() + self.total, self.count + 1)
+
+    def mean(self, step: int) -> float:
+        """Return the mean loss.
+
+        Raises:
+            DivergedError: it is not finite.
+        """
+        mean = float(self.total) / max(1, self.count)
+        if not math.isfinite(mean):
+            raise DivergedError(f"step {step}: the mean loss of the last {self.count} steps is {mean}")
+        return mean
+
+
 def make_optimizer(model: nn.Module, config: LoopConfig) -> torch.optim.AdamW:
     """Return AdamW (fused kernel) over the parameters of `model` that want a gradient.
 
@@ -170,14 +193,15 @@ def fit(
 
     Raises:
         CheckpointError: the checkpoint belongs to another run or does not fit the model.
-        DivergedError: a logged loss is not finite; nothing is written after it.
+        ConfigError: nothing is to be trained, or the batches end too early.
+        DivergedError: the loss is not finite; seen when it is logged or would be written, and nothing is.
     """
     total = config.total_steps(steps_per_epoch)
     optimizer = make_optimizer(model, config)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     found = checkpoints.load()
-    history, sums = _resume(model, optimizer, found, on_metrics)
-    start = found.step if found else 0
+    history, running = _resume(model, optimizer, found, on_metrics)
+    start = step = found.step if found else 0
     for step, batch in zip(range(start + 1, total + 1), batches(start), strict=False):
         lr = _set_learning_rate(optimizer, config.learning_rate(step, total))
         optimizer.zero_grad(set_to_none=True)
@@ -189,16 +213,20 @@ def fit(
         distributed.copy_from_first_rank(model)
         if after_step is not None:
             after_step()
-        sums = _add(sums, metrics)
+        running = running.add(metrics["loss"])
         epoch_ends = step % steps_per_epoch == 0 or step == total
         if step % config.log_every == 0 or step == total or (epoch_ends and validate is not None):
-            row = {"epoch": step / steps_per_epoch, "lr": lr, **_means(sums, metrics, step, total)}
-            sums = {}
+            row = {"epoch": step / steps_per_epoch, "lr": lr, **{name: float(value) for name, value in metrics.items()}}
+            row["mean_loss"] = running.mean(step)
+            running = Running()
             if epoch_ends and validate is not None:
                 row.update(validate())
             _record(history, {"step": step, **row}, on_metrics)
         if distributed.rank() == 0 and (step % config.checkpoint_every == 0 or step == total):
-            _save(checkpoints, step, model, optimizer, history, sums)
+            running.mean(step)  # a checkpoint that cannot be trained from is worth nothing
+            _save(checkpoints, step, model, optimizer, history, running)
+    if step != total:
+        raise ConfigError(f"the batches end after step {step}, expected {total}")
     return FitReport(total, start, history)
 
 
@@ -206,22 +234,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
-
-
-def _add(sums: dict[str, Any], metrics: Mapping[str, Tensor | float]) -> dict[str, Any]:
-    """Return the sums since the last row with `metrics` added; tensors stay where they are, so nothing waits."""
-    values = {name: torch.as_tensor(value).detach().double() for name, value in metrics.items()}
-    added = {name: sums[name] + value if sums else value for name, value in values.items()}
-    return {**added, "count": sums.get("count", 0) + 1}
-
-
-def _means(sums: dict[str, Any], metrics: Mapping[str, Tensor | float], step: int, total: int) -> dict[str, float]:
-    """Return "loss" and the like of this step and "mean_loss" since the last row, and log them."""
-    last = {name: float(value) for name, value in metrics.items()}
-    means = {f"mean_{name}": float(sums[name]) / sums["count"] for name in last}
-    if not math.isfinite(means["mean_loss"]):
-        raise DivergedError(f"step {step} of {total}: the loss is {last['loss']}, mean {means['mean_loss']}")
-    return {**last, **means}
 
 
 def _record(history: list[dict[str, float]], row: dict[str, float], on_metrics: OnMetrics | None) -> None:
@@ -242,24 +254,24 @@ def _save(
     model: nn.Module,
     optimizer: torch.optim.AdamW,
     history: list[dict[str, float]],
-    sums: dict[str, Any],
+    running: Running,
 ) -> None:
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = value
+            tensors[f"optimizer.{key}.{name}"] = value.contiguous()
     # A tied weight is saved under its first name; what shares memory with it is put back by sharing.
     owners = {tensor.data_ptr(): name for name, tensor in reversed(tensors.items()) if tensor.numel()}
     tensors = {name: t for name, t in tensors.items() if not t.numel() or owners[t.data_ptr()] == name}
-    checkpoints.save(step, tensors, {"history": history, "sums": {name: float(sums[name]) for name in sums}})
+    checkpoints.save(step, tensors, {"history": history, "running": [float(running.total), running.count]})
 
 
 def _resume(
     model: nn.Module, optimizer: torch.optim.AdamW, found: Checkpoint | None, on_metrics: OnMetrics | None
-) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    """Put a checkpoint into model and optimiser; return the history and the sums it holds."""
+) -> tuple[list[dict[str, float]], Running]:
+    """Put a checkpoint into model and optimiser; return the history and the running loss it holds."""
     if found is None:
-        return [], {}
+        return [], Running()
     own = model.state_dict()
     unknown = {name[6:] for name in found.tensors if name.startswith("model.")} - own.keys()
     if unknown:
@@ -275,8 +287,10 @@ def _resume(
     for name, parameter in model.named_parameters():
         if f"optimizer.step.{name}" in found.tensors:
             state = {key: found.tensors[f"optimizer.{key}.{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in state.items()}
+            # The fused kernel walks through memory: a moment must have the strides of its parameter.
+            moments = {key: torch.empty_like(parameter).copy_(state[key]) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": state["step"].to(parameter.device), **moments}
     logger.info("continuing after step %d", found.step)
     for row in found.state["history"]:
         _report(row, on_metrics)
-    return list(found.state["history"]), dict(found.state["sums"])
+    return list(found.state["history"]), Running(*found.state["running"])

@@ -115,7 +115,7 @@ UNCHANGED = Augmentation()
 
 
 def normalise(picture_BCHW: Tensor, mean: Sequence[float], std: Sequence[float], theta: Tensor | None = None) -> Tensor:
-    """Return (B, 3, H, W) float32 network input from uint8 pictures on the same device.
+    """Return (B, 3, H, W) float32 network input, channels last in memory, from uint8 pictures on the same device.
 
     Args:
         picture_BCHW: (B, 3, H, W) uint8.
@@ -123,13 +123,14 @@ def normalise(picture_BCHW: Tensor, mean: Sequence[float], std: Sequence[float],
         std: three standard deviations.
         theta: (B, 2, 3) affine maps of `Augmentation.draw`, sampled bilinearly with mirrored borders; None for none.
     """
-    float_BCHW = picture_BCHW.float()
+    x_BCHW = picture_BCHW.float()
     if theta is not None:
-        grid = functional.affine_grid(theta, list(float_BCHW.shape), align_corners=False)
-        float_BCHW = functional.grid_sample(float_BCHW, grid, padding_mode="reflection", align_corners=False)
-    shape = (1, 3, 1, 1)
-    scale = 255.0 * torch.tensor(std, device=float_BCHW.device).view(shape)
-    return (float_BCHW - 255.0 * torch.tensor(mean, device=float_BCHW.device).view(shape)) / scale
+        grid = functional.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
+        x_BCHW = functional.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
+    mean_3, std_3 = (torch.tensor(values, device=x_BCHW.device).view(3, 1, 1) for values in (mean, std))
+    # The order in which torchvision and the towers of xmodal round.
+    x_BCHW = x_BCHW.div_(255.0).sub_(mean_3).div_(std_3)
+    return x_BCHW.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,94 @@
+"""Checkpoints: whole or not at all, for one run only, the newest few."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from xmodal.checkpoint import Checkpoints
+from xmodal.errors import CheckpointError
+
+
+def save(checkpoints: Checkpoints, step: int) -> None:
+    checkpoints.save(step, {"weight": torch.full((3,), float(step)), "count": torch.tensor(step)}, {"loss": step / 8})
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run", "f")
+    assert checkpoints.load() is None
+    save(checkpoints, 7)
+    found = checkpoints.load()
+    assert found is not None
+    assert (found.step, found.state, found.tensors["count"].shape) == (7, {"loss": 0.875}, ())
+    assert found.tensors["weight"].tolist() == [7.0, 7.0, 7.0]
+
+
+def test_the_newest_few_are_kept_and_latest_points_at_the_last(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "f", keep_last=2)
+    for step in (5, 10, 15, 200):
+        save(checkpoints, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000015", "step-00000200"]
+    assert (tmp_path / "latest").resolve().name == "step-00000200"
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, "f")
+    save(checkpoints, 5)
+    checkpoints.save(5, {"weight": torch.zeros(1)}, {})
+    found = checkpoints.load()
+    assert found is not None
+    assert list(found.tensors) == ["weight"]
+
+
+def test_another_run_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path, "mine"), 5)
+    with pytest.raises(CheckpointError, match="fingerprint mine, this run has yours"):
+        Checkpoints(tmp_path, "yours").load()
+    assert Checkpoints(tmp_path, "mine").load() is not None
+
+
+def test_another_format_is_refused(tmp_path: Path) -> None:
+    save(Checkpoints(tmp_path, "f"), 5)
+    state = tmp_path / "step-00000005" / "state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "format_version": 9}))
+    with pytest.raises(CheckpointError, match="format version 9, expected 1"):
+        Checkpoints(tmp_path, "f").load()
+
+
+@pytest.mark.parametrize("damage", ["no state", "no tensors", "cut tensors", "cut state", "wrong bytes"])
+def test_a_half_written_one_is_passed_over(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(tmp_path, "f")
+    save(checkpoints, 5)
+    save(checkpoints, 10)
+    tensors, state = (tmp_path / "step-00000010" / name for name in ("tensors.safetensors", "state.json"))
+    {
+        "no state": state.unlink,
+        "no tensors": tensors.unlink,
+        "cut tensors": lambda: tensors.write_bytes(tensors.read_bytes()[:-4]),
+        "cut state": lambda: state.write_text(state.read_text()[:20]),
+        "wrong bytes": lambda: tensors.write_bytes(bytes(len(tensors.read_bytes()))),
+    }[damage]()
+    found = checkpoints.load()
+    assert found is not None
+    assert found.step == 5
+
+
+def test_leftovers_of_a_killed_writer_are_no_checkpoints_and_go_away(tmp_path: Path) -> None:
+    leftover = tmp_path / ".step-00000099.123.tmp"
+    leftover.mkdir()
+    (leftover / "state.json").write_text("{")
+    checkpoints = Checkpoints(tmp_path, "f")
+    assert checkpoints.load() is None
+    save(checkpoints, 1)
+    assert not leftover.exists()
+
+
+def test_removing_and_keeping_none(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "run", "f")
+    save(checkpoints, 1)
+    checkpoints.remove()
+    checkpoints.remove()
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(CheckpointError, match="keep_last is 0"):
+        Checkpoints(tmp_path, "f", keep_last=0)
