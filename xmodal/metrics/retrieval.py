@@ -54,23 +54,19 @@ def retrieval(
         >>> retrieval(torch.eye(2), torch.eye(2), [0, 1], ks=(1,))["i2t.recall_at_1"]
         1.0
     """
-    if chunk < 1 or any(k < 1 for k in ks):
-        raise ConfigError(f"retrieval: ks {tuple(ks)} and chunk {chunk}: expected positive numbers")
+    _check_limits(ks, chunk)
     item_M = torch.as_tensor(item_of_text, dtype=torch.int64).to(image_ND.device)
     _check_inputs(image_ND, text_MD, item_M)
     N = image_ND.shape[0]
     key_M = item_M if groups is None else _enumerate_keys(groups, len(item_M)).to(item_M.device)
     # One row per (item, key) that belong together; without groups the key of a text is its item.
     pair_P2 = torch.unique(torch.stack([item_M, key_M], dim=1), dim=0)
-    image_ND = torch.nn.functional.normalize(image_ND.float(), dim=1)
-    text_MD = torch.nn.functional.normalize(text_MD.float(), dim=1)
+    image_ND, text_MD = _unit(image_ND), _unit(text_MD)
     own_keys = torch.arange(N, device=item_M.device)
     item_ranks = _ranks(image_ND, text_MD, own_keys, key_M, pair_P2, chunk)
     text_ranks = _ranks(text_MD, image_ND, key_M, own_keys, pair_P2.flip(1), chunk)
-    metrics = {}
-    for direction, rank_Q in zip(directions, (item_ranks, text_ranks), strict=True):
-        metrics.update({f"{direction}.{name}": value for name, value in summarise_ranks(rank_Q, ks).items()})
-    return metrics
+    both = zip(directions, (item_ranks, text_ranks), strict=True)
+    return {f"{name}.{key}": value for name, ranks in both for key, value in summarise_ranks(ranks, ks).items()}
 
 
 def retrieval_by_key(
@@ -104,8 +100,7 @@ def retrieval_by_key(
         >>> retrieval_by_key(torch.eye(2), torch.eye(2), ["a", "b"], ["b", "a"], ks=(1,))["recall_at_1"]
         0.0
     """
-    if chunk < 1 or any(k < 1 for k in ks):
-        raise ConfigError(f"retrieval: ks {tuple(ks)} and chunk {chunk}: expected positive numbers")
+    _check_limits(ks, chunk)
     # Who belongs to whom is checked below; shapes, emptiness and finite values are the same question as for pairs.
     owner_Q = torch.zeros(len(query_QD), dtype=torch.int64, device=query_QD.device)
     _check_inputs(candidate_MD, query_QD, owner_Q, every_item=False)
@@ -114,8 +109,7 @@ def retrieval_by_key(
     lonely = ~torch.isin(key_Q, key_M)
     if lonely.any():
         raise DataError(f"retrieval: no candidate has the key {query_keys[int(lonely.nonzero()[0])]!r} of a query")
-    query_QD = torch.nn.functional.normalize(query_QD.float(), dim=1)
-    candidate_MD = torch.nn.functional.normalize(candidate_MD.float(), dim=1)
+    query_QD, candidate_MD = _unit(query_QD), _unit(candidate_MD)
     pair_P2 = torch.unique(key_M)[:, None].repeat(1, 2)
     return summarise_ranks(_ranks(query_QD, candidate_MD, key_Q, key_M, pair_P2, chunk), ks)
 
@@ -152,11 +146,19 @@ def best_matches(query_QD: Tensor, candidate_MD: Tensor, k: int, *, chunk: int =
     """
     if k < 1 or chunk < 1:
         raise ConfigError(f"best_matches: k {k} and chunk {chunk}: expected positive numbers")
-    query_QD = torch.nn.functional.normalize(query_QD.float(), dim=1)
-    candidate_MD = torch.nn.functional.normalize(candidate_MD.float(), dim=1)
+    query_QD, candidate_MD = _unit(query_QD), _unit(candidate_MD)
     k = min(k, candidate_MD.shape[0])
     found = [(rows @ candidate_MD.T).sort(dim=1, descending=True, stable=True) for rows in torch.split(query_QD, chunk)]
     return torch.cat([part.values[:, :k] for part in found]), torch.cat([part.indices[:, :k] for part in found])
+
+
+def _check_limits(ks: Sequence[int], chunk: int) -> None:
+    if chunk < 1 or any(k < 1 for k in ks):
+        raise ConfigError(f"retrieval: ks {tuple(ks)} and chunk {chunk}: expected positive numbers")
+
+
+def _unit(rows_ND: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(rows_ND.float(), dim=1)
 
 
 def _check_inputs(image_ND: Tensor, text_MD: Tensor, item_M: Tensor, *, every_item: bool = True) -> None:
