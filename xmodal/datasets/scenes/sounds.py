@@ -88,18 +88,24 @@ def _play(names: Sequence[tuple[str, str]], rng: np.random.Generator) -> NDArray
     timbres = [TIMBRES[shape] for shape, _ in names]
     pitch = np.array([PITCHES_HZ[colour] for _, colour in names]) * (1 + rng.uniform(-DETUNE, DETUNE, count))
     onset, phase = rng.uniform(0, 0.15, count), rng.uniform(0, 1, count)
-    gain, floor = rng.uniform(0.2, 0.8, count), rng.uniform(0.01, 0.06, count)
-    tempo = rng.uniform(0.93, 1.07, count)
+    gain, floor = rng.uniform(0.2, 0.8, count), rng.uniform(0.1, 0.8, count)
+    tempo = rng.uniform(0.85, 1.15, count)
     clock = np.arange(SAMPLES) / RATE
     turns = (2 * np.pi * ((pitch[:, None] * clock + phase[:, None]) % 1.0)).astype(np.float32)
-    tone = _overtones(turns, [timbre.harmonics for timbre in timbres])
+    tone = _overtones(turns, [_coloured(timbre.harmonics, rng) for timbre in timbres])
     noise = rng.standard_normal((count, SAMPLES), dtype=np.float32)
     hiss = np.array([timbre.hiss for timbre in timbres], dtype=np.float32)
     loudness = np.stack([_envelope(timbres[i], clock - onset[i], float(tempo[i])) for i in range(count)])
     sound = (tone + hiss[:, None] * noise) * loudness
+    sound /= np.abs(sound).max(axis=1, keepdims=True)
+    sound += floor[:, None].astype(np.float32) * rng.standard_normal((count, SAMPLES), dtype=np.float32)
     sound *= (gain / np.abs(sound).max(axis=1))[:, None].astype(np.float32)
-    sound += (gain * floor)[:, None].astype(np.float32) * rng.standard_normal((count, SAMPLES), dtype=np.float32)
-    return np.clip(sound * 32767, -32768, 32767).round().astype(np.int16)
+    return (sound * 32767).round().astype(np.int16)
+
+
+def _coloured(harmonics: tuple[float, ...], rng: np.random.Generator) -> tuple[float, ...]:
+    """Weaken each overtone at random, as rooms and microphones do; the fundamental stays the strongest."""
+    return harmonics[0], *(weight * rng.uniform(0.3, 1.0) for weight in harmonics[1:])
 
 
 def _overtones(turns: NDArray[np.float32], harmonics: Sequence[tuple[float, ...]]) -> NDArray[np.float32]:
