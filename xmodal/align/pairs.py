@@ -124,7 +124,7 @@ def normalise(picture_BCHW: Tensor, mean: Sequence[float], std: Sequence[float],
         theta: (B, 2, 3) affine maps of `Augmentation.draw`, sampled bilinearly with mirrored borders; None for none.
     """
     x_BCHW = picture_BCHW.float()
-    if theta is not None:
+    if theta is not None and len(theta):  # a rank may have no row of a last batch
         grid = functional.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
         x_BCHW = functional.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
     mean_3, std_3 = (torch.tensor(values, device=x_BCHW.device).view(3, 1, 1) for values in (mean, std))

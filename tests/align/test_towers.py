@@ -1,0 +1,107 @@
+"""Locking, short texts, a small vocabulary and mixed weights, against open_clip called directly."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from toy_pairs import MODEL_CFG
+
+from xmodal.align import towers
+from xmodal.encoders.openclip import build_clip
+from xmodal.errors import ConfigError, WeightsError
+
+TOKENS = np.array(
+    [[49406, 320, 736, 49407, 0, 0, 0, 0, 0, 0, 0, 0], [49406, 320, 1125, 539, 518, 49407, 0, 0, 0, 0, 0, 0]]
+)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_cutting_the_padding_changes_no_text_vector(layers: int) -> None:
+    model = build_clip({**MODEL_CFG, "text_cfg": {**MODEL_CFG["text_cfg"], "layers": layers}}, seed=0).eval()
+    tokens = torch.from_numpy(TOKENS)
+    short = torch.from_numpy(towers.shorten(TOKENS))
+    assert short.shape == (2, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(towers.encode_text(model, short), model.encode_text(tokens), rtol=1e-5, atol=1e-6)
+
+
+def test_a_tower_that_sees_its_padding_gets_it() -> None:
+    model = build_clip({**MODEL_CFG, "custom_text": True}, seed=0).eval()
+    assert not towers.can_shorten(model)
+    with torch.no_grad():
+        found = towers.encode_text(model, torch.from_numpy(TOKENS[:, :6]))
+        assert torch.equal(found, model.encode_text(torch.from_numpy(TOKENS)))
+
+
+def test_a_small_vocabulary_gives_the_same_vectors_and_comes_back() -> None:
+    model, whole = build_clip(MODEL_CFG, seed=0), build_clip(MODEL_CFG, seed=0)
+    vocabulary = towers.CompactVocabulary(model, TOKENS)
+    assert model.token_embedding.weight.shape[0] == len(np.unique(TOKENS))
+    small = torch.from_numpy(vocabulary.compact(TOKENS))
+    assert torch.equal(towers.encode_text(model, small), towers.encode_text(whole, torch.from_numpy(TOKENS)))
+    vocabulary.restore(model, 1.0)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+def test_a_small_vocabulary_trains_as_the_whole_one() -> None:
+    models = [build_clip(MODEL_CFG, seed=0) for _ in range(2)]
+    vocabulary = towers.CompactVocabulary(models[0], TOKENS)
+    for model, tokens in zip(models, (vocabulary.compact(TOKENS), TOKENS), strict=True):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.2)
+        for _ in range(5):
+            optimizer.zero_grad()
+            towers.encode_text(model, torch.from_numpy(tokens)).square().sum().backward()
+            optimizer.step()
+    vocabulary.restore(models[0], (1 - 0.01 * 0.2) ** 5)
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("image", "text"), [(True, False), (False, True), (False, False)])
+def test_locks_hold_one_tower_and_never_the_temperature(image: bool, text: bool) -> None:
+    model = build_clip(MODEL_CFG, seed=0).train()
+    towers.lock_towers(model, image=image, text=text)
+    for name, parameter in model.named_parameters():
+        locked = name != "logit_scale" and (image if name.startswith("visual.") else text)
+        assert parameter.requires_grad is not locked, name
+    assert model.visual.ln_post.training is not image
+    assert model.transformer.training is not text
+    assert model.ln_final.training is not text
+
+
+def test_evaluating_puts_every_mode_back() -> None:
+    model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout(), nn.Dropout()))
+    model[1][0].eval()
+    before = [module.training for module in model.modules()]
+    with towers.evaluating(model):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == before
+
+
+def test_interpolation_between_weights() -> None:
+    first = {"w": torch.tensor([0.0, 4.0]), "count": torch.tensor(3)}
+    second = {"w": torch.tensor([1.0, 2.0]), "count": torch.tensor(5)}
+    mixed = towers.interpolate(first, second, 0.25)
+    assert mixed["w"].tolist() == [0.25, 3.5]
+    assert mixed["count"].item() == 5
+    for weight, end in ((0.0, first), (1.0, second)):
+        assert torch.equal(towers.interpolate(first, second, weight)["w"], end["w"])
+    with pytest.raises(ConfigError, match=r"weight is 1\.5"):
+        towers.interpolate(first, second, 1.5)
+    with pytest.raises(WeightsError, match=r"w: \(2,\) in the first weights, \(3,\) in the second"):
+        towers.interpolate(first, {**second, "w": torch.zeros(3)}, 0.5)
+    with pytest.raises(WeightsError, match="more: None in the first"):
+        towers.interpolate(first, {**second, "more": torch.zeros(3)}, 0.5)
+
+
+def test_the_digest_sees_every_bit() -> None:
+    model = build_clip(MODEL_CFG, seed=0)
+    digests = {towers.weights_digest(model), towers.weights_digest(build_clip(MODEL_CFG, seed=0))}
+    assert len(digests) == 1
+    with torch.no_grad():
+        model.logit_scale.copy_(torch.nextafter(model.logit_scale, torch.tensor(math.inf)))
+    assert towers.weights_digest(model) not in digests
