@@ -91,11 +91,18 @@ def test_a_vector_does_not_depend_on_its_neighbours(tmp_path: Path, precision: s
     assert np.array_equal(tower.encode(alone)[4], vectors[4])
 
 
-def test_bf16_is_close_to_fp32_and_recorded(tmp_path: Path) -> None:
-    save_open_clip_towers(build_clip(TINY, seed=0), tmp_path, name="tiny", model_cfg=TINY)
-    exact = load_tower(tmp_path / "image", device="cpu", precision="fp32")
-    fast = load_tower(tmp_path / "image", device="cpu", precision="bf16")
-    a, b = exact.encode(pictures(4, 32)), fast.encode(pictures(4, 32))
+@pytest.mark.parametrize("modality", ["image", "text"])
+@pytest.mark.parametrize("name", MODELS)
+def test_bf16_is_close_to_fp32_and_recorded(tmp_path: Path, name: str, modality: str) -> None:
+    config = MODELS[name]
+    save_open_clip_towers(build_clip(config, seed=0), tmp_path, name=name, model_cfg=config)
+    exact = load_tower(tmp_path / modality, device="cpu", precision="fp32")
+    fast = load_tower(tmp_path / modality, device="cpu", precision="bf16")
+    if modality == "image":
+        batch = pictures(4, config["vision_cfg"]["image_size"])
+    else:
+        batch = np.stack([exact.decoder(words.encode()) for words in TEXTS])
+    a, b = exact.encode(batch), fast.encode(batch)
     assert ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1) > 0.999).all()
     assert b.dtype == np.float32
     assert exact.description() != fast.description()

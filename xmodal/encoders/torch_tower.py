@@ -41,6 +41,8 @@ class TorchTower:
         self.device = select_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.network = network.to(self.device).eval().requires_grad_(requires_grad=False)
+        if self.precision == "bf16":
+            round_weights(self.network)
 
     def description(self) -> dict[str, Any]:
         """Return what the store records; the device is left out, so that a store can grow on another machine."""
@@ -59,3 +61,18 @@ class TorchTower:
         with autocast(self.device, self.precision):
             vectors = self.network(on_host.to(self.device, non_blocking=True))
         return vectors.float().cpu().numpy()  # type: ignore[no-any-return]  # a module's result is untyped
+
+
+def round_weights(network: nn.Module) -> None:
+    """Store the weights of matrix products as bfloat16, in place: what autocast would round them to in every batch.
+
+    Norms, embeddings and sums stay float32. On a CPU this also keeps `nn.MultiheadAttention` from its fused path, which
+    ignores autocast and computes in float32: ViT-B-32 becomes three times as fast.
+    """
+    for name, module in network.named_modules():
+        # open_clip takes the type of a text tower's activations from this weight; they shall stay float32.
+        if name.endswith("resblocks.0.mlp.c_fc"):
+            continue
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.MultiheadAttention):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.bfloat16()
