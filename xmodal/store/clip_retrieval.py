@@ -128,12 +128,12 @@ def _aligned_parts(folder: Path) -> dict[str, dict[int, Path]]:
     if parts.keys() <= {"metadata"}:
         raise EmptyInputError(f"{folder}: no img_emb/img_emb_*.npy and no text_emb/text_emb_*.npy")
     numbers = set().union(*parts.values())
-    for kind in ({"metadata"} | parts.keys()) if numbers else ():
+    for kind in sorted({"metadata", *parts}):
         if missing := sorted(numbers - parts.get(kind, {}).keys()):
             raise DataError(f"{folder}/{kind}: parts {missing[:5]} are missing; expected {len(numbers)} parts")
     for number in sorted(numbers):
         rows = len(tables.read_foreign_rows(parts["metadata"][number]))
-        for kind in parts.keys() - {"metadata"}:
+        for kind in sorted(parts.keys() - {"metadata"}):
             if (found := len(load_npy(parts[kind][number]))) != rows:
                 raise DataError(f"{parts[kind][number]}: {found} rows, but its metadata has {rows}")
     return parts

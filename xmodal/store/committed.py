@@ -4,6 +4,7 @@ Both are read in the same way, so a writer can keep or copy rows without asking 
 """
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from xmodal.store.files import FileStamp, named_errors, write_file
 from xmodal.store.layout import FAILED_FILE, GROUP_FILE, MANIFEST_FILE, ROWS_FILE, ArraySpec, check_format
 from xmodal.store.manifest import Manifest, Stamps, stamps_from_json, stamps_to_json
 from xmodal.store.plan import RowPlan
+
+log = logging.getLogger(__name__)
 
 RECORDS_FOLDER = "commits"
 SETTINGS_FILE = "build.json"
@@ -102,6 +105,8 @@ class Committed:
             record = self.records.get(index)
             stamps: list[tuple[str, FileStamp]] = [] if record is None else list(record.files.items())
             self._intact[index] = bool(stamps) and all(stamp.matches(self.root / name) for name, stamp in stamps)
+            if stamps and not self._intact[index]:
+                log.warning("%s: shard %d does not match its digests; its rows are encoded again", self.root, index)
         return self._intact[index]
 
     def rows(self, name: str, index: int) -> np.ndarray:

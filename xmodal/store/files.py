@@ -3,10 +3,10 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Self
 
 from xmodal.errors import StoreError, StoreFullError
@@ -67,25 +67,34 @@ def named_errors(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put `data` at `path` so that after a crash or power loss the file is whole or absent.
+    """Put `data` at `path`, as `write_files` does."""
+    write_files(path.parent, {path.name: data})
+
+
+def write_files(root: Path, files: Mapping[str, bytes]) -> None:
+    """Put files below `root` so that each is whole or absent after a crash, and all are durable on return.
 
     Raises:
-        StoreFullError: no space left; nothing stays behind.
-        StoreError: the file cannot be written.
+        StoreFullError: no space left; no half file stays behind.
+        StoreError: a file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with named_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+    for name, data in files.items():
+        path = root / name
+        temporary = path.with_name(f".{path.name}.tmp")
+        with named_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
+            except OSError:
+                temporary.unlink(missing_ok=True)
+                raise
+    for folder in sorted({root / parent for name in files for parent in PurePath(name).parents}):
+        with named_errors(folder):
+            sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

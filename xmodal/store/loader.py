@@ -162,24 +162,29 @@ class StreamingLoader:
         return max(0, self.steps - self._start_step)
 
     def __iter__(self) -> Iterator[RowBatch]:
-        spec = self._store.arrays[self._name]
-        held = RowBatch(0, np.empty(0, np.int64), np.empty((0, *spec.shape), spec.dtype))
         position, windows = self._start_step * self._batch_rows, self._forever()
         start = 0  # of the next window, in rows of this rank's order
+        rows, values = self._empty()
         for step in range(self._start_step, self.steps):
             wanted = self._batch_rows
             if self._last == "short":
                 wanted = min(wanted, self._total - step * self._batch_rows)
-            parts = [held]
-            while sum(len(part.rows) for part in parts) < wanted:
-                rows = next(windows)
+            taken = [(rows[:wanted], values[:wanted])]
+            missing = wanted - len(rows)
+            rows, values = rows[wanted:], values[wanted:]
+            while missing > 0:
+                window = next(windows)
                 skip = max(0, position - start)
-                start += len(rows)
-                if skip < len(rows):
-                    parts.append(RowBatch(step, rows[skip:], self._store.array(self._name, rows)[skip:]))
-            numbers, values = np.concatenate([p.rows for p in parts]), np.concatenate([p.values for p in parts])
-            yield RowBatch(step, numbers[:wanted], values[:wanted].copy())
-            held = RowBatch(step, numbers[wanted:], values[wanted:])
+                start += len(window)
+                if skip < len(window):
+                    rows, values = window[skip:], self._store.array(self._name, window)[skip:]
+                    taken.append((rows[:missing], values[:missing]))
+                    missing, rows, values = missing - len(rows), rows[missing:], values[missing:]
+            yield RowBatch(step, np.concatenate([r for r, _ in taken]), np.concatenate([v for _, v in taken]))
+
+    def _empty(self) -> tuple[np.ndarray, np.ndarray]:
+        spec = self._store.arrays[self._name]
+        return np.empty(0, np.int64), np.empty((0, *spec.shape), spec.dtype)
 
     def _forever(self) -> Iterator[np.ndarray]:
         """Yield the shuffled rows of each window, again from the first where "pad" needs more."""

@@ -56,8 +56,10 @@ class WriterLock:
     def release(self) -> None:
         """Let go of the store; a second call does nothing."""
         if self._handle is not None:
-            self._path.unlink(missing_ok=True)
-            self._drop()
+            try:
+                self._path.unlink(missing_ok=True)
+            finally:
+                self._drop()
 
     def _drop(self) -> None:
         if self._handle is not None:

@@ -147,7 +147,6 @@ def _resumed(own: Committed | None, index: int) -> ShardRecord | None:
         return None
     if own.intact(index):
         return own.records[index]
-    log.warning("%s: shard %d does not match its record; it is made again", own.root, index)
     with named_errors(own.root):
         (own.root / RECORDS_FOLDER / f"{index:06d}.json").unlink()
     return None

@@ -1,6 +1,7 @@
 """Read a sealed store: whole arrays at the speed of memory, any rows in any order, rows by their ids."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from xmodal import tables
-from xmodal.errors import StoreCorruptError, StoreError
-from xmodal.store.columns import ReadFile, chunk_file, decode_rows
+from xmodal.errors import StoreCorruptError, StoreError, TableError
+from xmodal.store.columns import chunk_file, decode_rows
 from xmodal.store.committed import read_attributes
 from xmodal.store.folders import LocalFolder, open_folder
 from xmodal.store.layout import (
@@ -28,6 +29,7 @@ from xmodal.store.layout import (
 from xmodal.store.manifest import Manifest
 from xmodal.store.shards import in_order, read_index, view_rows
 
+READING_THREADS = 4
 Rows = slice | np.ndarray | Sequence[int] | None
 
 
@@ -41,7 +43,7 @@ class FeatureStore:
 
     Raises:
         StoreError: there is no store, it is not sealed yet, or it has a newer format.
-        StoreCorruptError: its manifest or attributes cannot be read.
+        StoreCorruptError: its manifest or attributes cannot be read; later, when a file that is used is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,8 +90,7 @@ class FeatureStore:
     @cached_property
     def failed(self) -> dict[str, str]:
         """Reason by id of the rows without a vector, in row order."""
-        data = self._folder.read(FAILED_FILE)
-        columns = tables.decode_table(data, tables.FAILED_ROWS, where=f"{self._folder.where}/{FAILED_FILE}")
+        columns = self._table(FAILED_FILE, tables.FAILED_ROWS)
         return dict(zip(columns["id"], columns["reason"], strict=True))
 
     @cached_property
@@ -151,9 +152,8 @@ class FeatureStore:
         if not 0 <= index < self.shards():
             raise StoreError(f"{self._folder.where}: no shard {index}; the store has {self.shards()}")
         rows = min(self.shard_rows, len(self) - index * self.shard_rows)
-        read: ReadFile = self._map
         try:
-            return decode_rows(read, name, spec, self.shard_rows, index, rows)
+            return decode_rows(self._map, name, spec, self.shard_rows, index, rows)
         except StoreCorruptError as error:
             raise StoreCorruptError(f"{self._folder.where}: {error}") from error
 
@@ -170,10 +170,15 @@ class FeatureStore:
 
     def _whole(self, name: str, spec: ArraySpec) -> np.ndarray:
         out = np.empty(len(self), object) if spec.ragged else np.empty((len(self), *spec.shape), spec.dtype)
-        for index in range(self.shards()):
+
+        def read(index: int) -> None:
             part = out[index * self.shard_rows : (index + 1) * self.shard_rows]
             if not self._read_raw(name, spec, index, part):
                 part[:] = self.shard(name, index)
+
+        # Reading and decoding release the GIL; the first touch of new memory costs as much as the copy itself.
+        with ThreadPoolExecutor(READING_THREADS) as pool:
+            list(pool.map(read, range(self.shards())))
         return out
 
     def _read_raw(self, name: str, spec: ArraySpec, index: int, out: np.ndarray) -> bool:
@@ -222,13 +227,19 @@ class FeatureStore:
 
     @cached_property
     def _rows_table(self) -> dict[str, list[str]]:
-        data = self._folder.read(ROWS_FILE)
-        columns = tables.decode_table(data, tables.ROWS, where=f"{self._folder.where}/{ROWS_FILE}")
+        columns = self._table(ROWS_FILE, tables.ROWS)
         if len(columns["id"]) != len(self):
             raise StoreCorruptError(
                 f"{self._folder.where}/{ROWS_FILE}: {len(columns['id'])} rows, the manifest says {len(self)}"
             )
         return columns
+
+    def _table(self, name: str, schema: tables.Schema) -> dict[str, list[str]]:
+        data = self._folder.read(name)
+        try:
+            return tables.decode_table(data, schema, where=f"{self._folder.where}/{name}")
+        except TableError as error:
+            raise StoreCorruptError(str(error)) from error
 
 
 def _not_sealed(where: str, building: bool, group: bool) -> StoreError:

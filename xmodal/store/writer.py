@@ -19,7 +19,7 @@ from xmodal.store.assembly import Assembly
 from xmodal.store.closing import closing_files
 from xmodal.store.columns import as_rows, blank_rows, encode_rows, finite_rows
 from xmodal.store.committed import ShardRecord
-from xmodal.store.files import FileStamp, write_file
+from xmodal.store.files import FileStamp, write_file, write_files
 from xmodal.store.layout import EMBEDDING, MANIFEST_FILE, ArraySpec, default_shard_rows, store_attributes
 from xmodal.store.lock import WriterLock
 from xmodal.store.manifest import Manifest, Stamps
@@ -179,8 +179,7 @@ class StoreWriter:
         for assembly in list(self._assemblies.values()):
             self._write(assembly, {name: blank_rows(spec, 0) for name, spec in self._arrays.items()}, {})
         files = closing_files(self.path, self.plan, self._attributes, self._arrays, self.failed)
-        for name, data in files.items():
-            write_file(self._build / name, data)
+        write_files(self._build, files)
         manifest = Manifest(
             rows=len(self.plan),
             failed=sum(len(record.failed) for record in self._records.values()),
@@ -215,9 +214,9 @@ class StoreWriter:
         stamps: Stamps = {}
         for name, spec in self._arrays.items():
             rows = assembly.merge(name, spec, encoded[name])
-            for file, data in encode_rows(name, spec, self.shard_rows, assembly.index, rows).items():
-                write_file(self._build / file, data)
-                stamps[file] = FileStamp.of(data)
+            files = encode_rows(name, spec, self.shard_rows, assembly.index, rows)
+            write_files(self._build, files)
+            stamps |= {file: FileStamp.of(data) for file, data in files.items()}
         record = ShardRecord(stamps, dict(sorted({**assembly.failed, **failed}.items())))
         record.write(self._build, assembly.index)
         self._records[assembly.index] = record

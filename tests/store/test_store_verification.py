@@ -1,0 +1,132 @@
+"""Verification: a sound store passes, and each kind of damage is named with its file or row."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from store_filling import ARRAYS, fill, make_plan
+
+from xmodal import tables
+from xmodal.errors import StoreCorruptError, StoreError
+from xmodal.store import RowPlan, StoreWriter, inspect, verify
+from xmodal.store.files import FileStamp
+
+COUNT = 14
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    fill(tmp_path / "a.zarr", make_plan(COUNT), dtype="float32")
+    return tmp_path / "a.zarr"
+
+
+def seal_again(store: Path, **changes: int) -> None:
+    """Make the manifest agree with the files, so that only what they mean is wrong."""
+    manifest = json.loads((store / "manifest.json").read_text())
+    for stamps in (*manifest["shards"], manifest["files"]):
+        for name in stamps:
+            stamps[name] = FileStamp.of((store / name).read_bytes()).to_json()
+    (store / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize("kind", list(ARRAYS))
+def test_a_sound_store_is_described(tmp_path: Path, kind: str) -> None:
+    fill(tmp_path / "a.zarr", make_plan(COUNT), kind=kind)
+    report = verify(tmp_path / "a.zarr", expected_ids=make_plan(COUNT).ids)
+    rows = zarr.open_array(tmp_path / "a.zarr/embedding", mode="r")[:].astype(np.float64)
+    valid = zarr.open_array(tmp_path / "a.zarr/valid", mode="r")[:]
+    norms = np.sqrt((rows[valid] ** 2).sum(axis=1))
+    assert (report.rows, report.dim, report.dtype) == (COUNT, 8, "float16")
+    assert report.failed == (~valid).sum() > 0
+    assert len(report.zero_rows) == (norms == 0).sum() > 0
+    assert report.norm_max == pytest.approx(norms.max())
+    assert report.norm_median == pytest.approx(np.median(norms))
+    files = [path for path in (tmp_path / "a.zarr").rglob("*") if path.is_file()]
+    assert report.files == len(files)
+    assert report.bytes == sum(path.stat().st_size for path in files if path.name != "manifest.json")
+
+
+def test_an_empty_store_is_sound(tmp_path: Path) -> None:
+    fill(tmp_path / "a.zarr", RowPlan([], []))
+    assert verify(tmp_path / "a.zarr").norm_min is None
+
+
+def test_altered_bytes_are_found(store: Path) -> None:
+    path = store / "embedding/c/2/0"
+    data = bytearray(path.read_bytes())
+    data[1] ^= 1
+    path.write_bytes(data)
+    report = inspect(store)
+    assert len(report.problems) == 1
+    assert "embedding/c/2/0: sha256 is" in report.problems[0]
+    with pytest.raises(StoreCorruptError, match=r"1 problems: .*embedding/c/2/0"):
+        verify(store)
+
+
+@pytest.mark.parametrize("name", ["embedding/c/2/0", "rows.parquet", "failed.parquet", "valid/c/0"])
+def test_missing_and_short_files_are_found(store: Path, name: str) -> None:
+    data = (store / name).read_bytes()
+    (store / name).write_bytes(data[:-3])
+    assert any(f"{name}: {len(data) - 3} bytes, expected {len(data)}" in text for text in inspect(store).problems)
+    (store / name).unlink()
+    assert any(f"{name}: the file is missing" in text for text in inspect(store).problems)
+
+
+def test_nan_and_vectors_of_failed_rows_are_found(store: Path) -> None:
+    failed = int(np.flatnonzero(~zarr.open_array(store / "valid", mode="r")[:])[0])
+    array = zarr.open_array(store / "embedding", mode="r+", config={"write_empty_chunks": True})
+    array[6, 2] = np.nan
+    array[failed, 0] = 1
+    seal_again(store)
+    problems = inspect(store).problems
+    assert "embedding, row 6 ('item 6.jpg'): NaN or infinity" in problems
+    assert f"embedding, row {failed} ('item {failed}.jpg'): not valid, but not zero" in problems
+
+
+def test_failed_rows_must_be_listed(store: Path) -> None:
+    array = zarr.open_array(store / "valid", mode="r+", config={"write_empty_chunks": True})
+    array[6] = False
+    seal_again(store)
+    assert any("differing ids: ['item 6.jpg']" in text for text in inspect(store).problems)
+
+
+def test_double_ids_and_counts_are_found(store: Path) -> None:
+    ids, digests = make_plan(COUNT).ids, make_plan(COUNT).digests
+    shorter = tables.encode_table({"id": ids[1:], "sha256": digests[1:]}, tables.ROWS, where="test")
+    (store / "rows.parquet").write_bytes(shorter)
+    seal_again(store)
+    assert any(f"rows.parquet: {COUNT - 1} rows, the manifest says {COUNT}" in text for text in inspect(store).problems)
+    double = tables.Schema("rows", tables.ROWS.required, unique=())
+    data = tables.encode_table({"id": [ids[0], *ids[:-1]], "sha256": digests}, double, where="test")
+    (store / "rows.parquet").write_bytes(data)
+    seal_again(store)
+    assert any("occurs more than once" in text for text in inspect(store).problems)
+    seal_again(store, rows=99)
+    assert any("4 shards in the manifest, expected 25 for 99 rows" in text for text in inspect(store).problems)
+
+
+def test_rows_are_compared_with_the_table(store: Path) -> None:
+    ids = make_plan(COUNT).ids
+    assert inspect(store, expected_ids=ids).problems == []
+    swapped = [*ids[:3], ids[4], ids[3], *ids[5:]]
+    assert inspect(store, expected_ids=swapped).problems == ["row 3 is 'item 3.jpg', the table has 'item 4.jpg' there"]
+    assert inspect(store, expected_ids=ids[:-1]).problems == [f"{COUNT} rows, the table has {COUNT - 1}"]
+
+
+def test_texts_are_counted_per_item(tmp_path: Path) -> None:
+    plan = RowPlan([f"i{row // 5}#{row % 5}" for row in range(13)], [str(row) for row in range(13)])
+    with StoreWriter(tmp_path / "a.zarr", plan, provenance={}, dim=2) as writer:
+        for shard in writer.pending():
+            writer.commit(shard, np.ones((13, 2)), np.ones(13, bool))
+        writer.seal()
+    item_of = {name: name.split("#")[0] for name in plan.ids}
+    assert verify(tmp_path / "a.zarr", item_of=item_of).texts_per_item == {3: 1, 5: 2}
+    del item_of["i0#3"]
+    assert inspect(tmp_path / "a.zarr", item_of=item_of).problems == ["1 texts belong to no item, such as ['i0#3']"]
+
+
+def test_what_is_not_sealed_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no feature store here"):
+        inspect(tmp_path / "a.zarr")
