@@ -155,9 +155,9 @@ def _write_shifted(records: Records, count: int, seed: int) -> None:
 
 
 def _cramped(kinds: Sequence[tuple[str, str]], rng: np.random.Generator) -> list[Scene]:
-    """Sample small things that are turned by up to 40 degrees."""
-    scenes = sample_portraits(kinds, rng, radii=(7.0, 10.0))
-    turns = rng.uniform(-0.7, 0.7, size=len(scenes))
+    """Sample small things that are turned by up to 30 degrees."""
+    scenes = sample_portraits(kinds, rng, radii=(8.0, 11.0))
+    turns = rng.uniform(-0.5, 0.5, size=len(scenes))
     return [
         replace(scene, things=(replace(scene.things[0], angle=float(turn)),))
         for scene, turn in zip(scenes, turns, strict=True)

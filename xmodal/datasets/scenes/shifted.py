@@ -42,11 +42,10 @@ def hard(scenes: Sequence[Scene], rng: np.random.Generator) -> NDArray[np.uint8]
     for _ in range(4):
         _scratch(canvas, rng)
     paint, core = paints(layer.things, rng, jitter=16.0), coverage(layer.distance)
-    faded = rng.uniform(0.68, 0.9, size=(len(scenes), 1, 1)).astype(np.float32)
+    faded = rng.uniform(0.75, 0.95, size=(len(scenes), 1, 1)).astype(np.float32)
     blend(canvas, paint, core * faded)
-    for _ in range(2):
-        _scratch(canvas, rng)
-    return finish(canvas, rng, noise=25)
+    _scratch(canvas, rng)
+    return finish(canvas, rng, noise=21)
 
 
 def rendition(scenes: Sequence[Scene], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -32,11 +32,12 @@ BACKGROUNDS = ("grey", "sandy", "misty", "tiled")
 # A relation "a is left of b" holds where the line between the centres is clearly more horizontal than vertical.
 INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
-RADII = {"small": (8.0, 9.0), "medium": (10.5, 11.5), "large": (13.0, 14.5)}
+RADII = {"small": (8.5, 9.5), "medium": (11.5, 12.5), "large": (14.5, 16.0)}
 BOX_RADIUS = 6.5
-BOX_PROBABILITY = 2 / 3  # where there is room for it: half of all scenes have a box
-_TEXTURE_ODDS = (0.4, 0.2, 0.2, 0.2)
-_COUNT_ODDS = (0.35, 0.4, 0.25)
+BOX_PROBABILITY = 5 / 8  # where there is room for it: half of all scenes have a box
+_TEXTURE_ODDS = (0.52, 0.16, 0.16, 0.16)
+_COUNT_ODDS = (0.4, 0.4, 0.2)
+_ROOM = {1: 16.0, 2: 29.0, 3: 33.0}  # the largest sum of radii that fits, with a box beside one or two things
 _CLEAR_PIXELS = 5.0  # how much longer the main axis of a relation is than the other one
 _CANDIDATES = 32
 
@@ -134,7 +135,7 @@ def sample_scenes(count: int, rng: np.random.Generator) -> list[Scene]:
 
 
 def sample_portraits(
-    names: Sequence[tuple[str, str]], rng: np.random.Generator, *, radii: tuple[float, float] = (9.0, 16.0)
+    names: Sequence[tuple[str, str]], rng: np.random.Generator, *, radii: tuple[float, float] = (9.5, 16.0)
 ) -> list[Scene]:
     """Draw one scene with a single thing for each (shape, colour) in `names`, with no box.
 
@@ -149,7 +150,7 @@ def sample_portraits(
     grounds = rng.integers(len(BACKGROUNDS), size=count)
     scenes = []
     for row, (shape, colour) in enumerate(names):
-        size = SIZES[int(np.searchsorted((9.75, 12.25), radius[row]))]
+        size = SIZES[int(np.searchsorted((10.5, 13.5), radius[row]))]
         texture, (x, y) = TEXTURES[textures[row]], centres[row]
         thing = Thing(shape, colour, size, texture, float(x), float(y), float(radius[row]), float(angles[row]))
         scenes.append(Scene((thing,), BACKGROUNDS[grounds[row]]))
@@ -171,11 +172,11 @@ def _draw_kinds(number: int, rng: np.random.Generator) -> list[tuple[str, str]]:
 
 
 def _draw_sizes(number: int, rng: np.random.Generator) -> tuple[list[str], NDArray[np.float64]]:
-    """Draw sizes and radii; three things must fit together, so their radii sum to 33 pixels at most."""
+    """Draw sizes and radii that fit together on the canvas."""
     while True:
         names = [SIZES[rng.integers(len(SIZES))] for _ in range(number)]
         radii = np.array([rng.uniform(*RADII[name]) for name in names])
-        if number < 3 or radii.sum() <= 33.0:
+        if radii.sum() <= _ROOM[number]:
             return names, radii
 
 
