@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from xmodal.checkpoint import Checkpoints
+from xmodal.checkpoint import Checkpoints, run_fingerprint, weights_digest
 from xmodal.errors import CheckpointError
 
 
@@ -92,3 +93,29 @@ def test_removing_and_keeping_none(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(CheckpointError, match="keep_last is 0"):
         Checkpoints(tmp_path, "f", keep_last=0)
+
+
+def test_the_digest_sees_every_bit_and_every_name() -> None:
+    model = nn.Linear(3, 2)
+    digest = weights_digest(model)
+    with torch.no_grad():
+        model.bias[1] = torch.nextafter(model.bias[1], torch.tensor(9.0))
+    assert weights_digest(model) != digest
+    with torch.no_grad():
+        model.bias[1] = torch.nextafter(model.bias[1], torch.tensor(-9.0))
+    assert weights_digest(model) == digest
+    assert weights_digest(nn.Sequential(model)) != digest
+    assert weights_digest(model.to(memory_format=torch.channels_last)) == digest
+
+
+def test_a_fingerprint_names_the_run() -> None:
+    model, cpu = nn.Linear(3, 2), torch.device("cpu")
+    prints = [
+        run_fingerprint(model, cpu, seed=0, lr=0.1),
+        run_fingerprint(model, cpu, lr=0.1, seed=0),
+        run_fingerprint(model, cpu, seed=1, lr=0.1),
+        run_fingerprint(nn.Linear(3, 2), cpu, seed=0, lr=0.1),
+        run_fingerprint(model, torch.device("cuda"), seed=0, lr=0.1),
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 4

@@ -9,6 +9,7 @@ crash of the machine has cut short is recognised by its size and passed over. Th
 a fingerprint of its configuration and data; another run is refused.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -17,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from xmodal import distributed
 from xmodal.errors import CheckpointError
 from xmodal.files import write_json
 
@@ -154,3 +157,25 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         for leftover in self.folder.glob(".step-*.tmp*"):
             shutil.rmtree(leftover)
+
+
+def run_fingerprint(model: nn.Module, device: torch.device, **values: Any) -> str:
+    """Return a sha256 that is the same for two runs only if they end with the same bits on the same machine.
+
+    Args:
+        model: as training begins with it.
+        device: its kind counts, not its number.
+        **values: everything else that decides about the run, as JSON values.
+    """
+    values["weights"] = weights_digest(model)
+    values["environment"] = [device.type, distributed.world_size(), torch.get_num_threads(), torch.__version__]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return the sha256 of all weights and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -128,7 +128,7 @@ def test_nonsense_is_refused() -> None:
     for values in ({"crop_scale": (0.0, 1.0)}, {"crop_scale": (0.9, 0.5)}, {"crop_ratio": (0.0, 1.0)}):
         with pytest.raises(ConfigError, match=next(iter(values))):
             Augmentation(**values)
-    with pytest.raises(ConfigError, match="batch is 11, expected 1 to 10"):
+    with pytest.raises(ConfigError, match="batch is 11, expected 1 to 10, the number of rows"):
         batches_of(toy_pairs(), batch=11)
     pictures = PicturesInMemory(np.zeros((2, 3, 4, 4), np.uint8))
     with pytest.raises(EmptyInputError, match="picture 1 has no caption"):

@@ -1,7 +1,5 @@
 """Locking, short texts, a small vocabulary and mixed weights, against open_clip called directly."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -96,12 +94,3 @@ def test_interpolation_between_weights() -> None:
         towers.interpolate(first, {**second, "w": torch.zeros(3)}, 0.5)
     with pytest.raises(WeightsError, match="more: None in the first"):
         towers.interpolate(first, {**second, "more": torch.zeros(3)}, 0.5)
-
-
-def test_the_digest_sees_every_bit() -> None:
-    model = build_clip(MODEL_CFG, seed=0)
-    digests = {towers.weights_digest(model), towers.weights_digest(build_clip(MODEL_CFG, seed=0))}
-    assert len(digests) == 1
-    with torch.no_grad():
-        model.logit_scale.copy_(torch.nextafter(model.logit_scale, torch.tensor(math.inf)))
-    assert towers.weights_digest(model) not in digests

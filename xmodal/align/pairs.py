@@ -15,10 +15,9 @@ from torch.nn import functional
 
 from xmodal import distributed
 from xmodal.align.pictures import Pictures
+from xmodal.batches import BatchPlan, Integers, draw_one
 from xmodal.errors import ConfigError, EmptyInputError
 from xmodal.rng import numpy_generator
-
-Integers = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -165,37 +164,31 @@ class PairBatches:
 
     def __post_init__(self) -> None:
         """Refuse a batch that never fills."""
-        if self.batch < 1 or (self.drop_last and self.batch > len(self.pairs)):
-            raise ConfigError(f"batch is {self.batch}, expected 1 to {len(self.pairs)}, the number of pictures")
+        self._plan()
 
     @property
     def steps_per_epoch(self) -> int:
         """Return how many steps an epoch has."""
-        return len(self.pairs) // self.batch if self.drop_last else -(-len(self.pairs) // self.batch)
+        return self._plan().steps_per_epoch
 
     def __call__(self, done: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches of steps `done + 1`, `done + 2`, ... without end."""
-        plan, ahead = itertools.tee(self._plan(done))
-        pictures = self.pairs.pictures.stream(row_B[distributed.share(len(row_B))] for _, row_B, _ in ahead)
-        for (step, row_B, text_B), picture_b in zip(plan, pictures, strict=False):
+        steps, ahead = itertools.tee(self._plan().steps(done))
+        pictures = self.pairs.pictures.stream(row_B[distributed.share(len(row_B))] for _, _, row_B in ahead)
+        drawn_in, text_N = -1, self.pairs.first
+        for (step, epoch, row_B), picture_b in zip(steps, pictures, strict=False):
+            if drawn_in != epoch:
+                drawn_in, text_N = epoch, draw_one(self.pairs.first, self.seed, "caption", epoch)
             own = distributed.share(len(row_B))
             theta_B = self.augmentation.draw(len(row_B), numpy_generator(self.seed, "augmentation", step))
             theta_b = None if theta_B is None else theta_B[own].to(self.device)
-            key_b = np.stack([row_B, self.pairs.text_keys[text_B]], axis=1)[own]
+            text_b = text_N[row_B[own]]
+            key_b = np.stack([row_B[own], self.pairs.text_keys[text_b]], axis=1)
             yield {
                 "image": normalise(torch.from_numpy(picture_b).to(self.device), self.mean, self.std, theta_b),
-                "text": torch.from_numpy(self.pairs.tokens[text_B[own]]).to(self.device),
+                "text": torch.from_numpy(self.pairs.tokens[text_b]).to(self.device),
                 "key": torch.from_numpy(key_b).to(self.device),
             }
 
-    def _plan(self, done: int) -> Iterator[tuple[int, Integers, Integers]]:
-        """Yield (step, rows of pictures, rows of captions) of the whole batch of each step."""
-        first_N, count_N = self.pairs.first[:-1], np.diff(self.pairs.first)
-        for epoch in itertools.count(done // self.steps_per_epoch):
-            order = numpy_generator(self.seed, "order", epoch).permutation(len(self.pairs))
-            draw_N = numpy_generator(self.seed, "caption", epoch).random(len(self.pairs))
-            text_N = first_N + (draw_N * count_N).astype(np.int64)
-            skipped = done % self.steps_per_epoch if epoch == done // self.steps_per_epoch else 0
-            for index in range(skipped, self.steps_per_epoch):
-                row_B = order[index * self.batch : (index + 1) * self.batch]
-                yield epoch * self.steps_per_epoch + index + 1, row_B, text_N[row_B]
+    def _plan(self) -> BatchPlan:
+        return BatchPlan(items=len(self.pairs), batch=self.batch, seed=self.seed, drop_last=self.drop_last)

@@ -1,9 +1,7 @@
 """The library side of the stage `pretrain`: a data set folder in, two tower folders out."""
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,8 @@ from xmodal.align.captioned import Captioned, load_pairs, read_captioned
 from xmodal.align.clip import ClipTraining, train_clip
 from xmodal.align.pairs import Pairs
 from xmodal.align.pictures import Decode
-from xmodal.align.towers import weights_digest
-from xmodal.checkpoint import Checkpoints
+from xmodal.align.source import MediaSource
+from xmodal.checkpoint import Checkpoints, run_fingerprint
 from xmodal.device import resolve_precision
 from xmodal.encoders.images import image_decoder
 from xmodal.encoders.openclip import image_preprocess, save_open_clip_towers
@@ -30,28 +28,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairSource:
-    """Which pairs of a data set folder to train on and how to hold them.
-
-    Args:
-        folder: holds `items.parquet`, `texts.parquet` and the pictures.
-        train_split: the split to learn from.
-        val_split: the split to measure on after each epoch; None for none, and it may be absent.
-        subset: only this part of the data set; None takes all.
-        languages: of the captions; None takes all.
-        cache_bytes: keep decoded pictures in memory up to this size, otherwise decode them when needed.
-        threads: how many pictures are decoded at a time.
-        max_failed: largest share of broken pictures.
-    """
-
-    folder: Path
-    train_split: str = "train"
-    val_split: str | None = "val"
-    subset: str | None = None
-    languages: Sequence[str] | None = ("en",)
-    cache_bytes: int = 2 << 30
-    threads: int = 2
-    max_failed: float = 0.01
+class PairSource(MediaSource):
+    """Which pairs of a data set folder to train on, and how to hold them."""
 
     def read(self, split: str) -> Captioned:
         """Return the items of `split` with their captions."""
@@ -149,16 +127,3 @@ def pretrain(
         save_open_clip_towers(model, out, name=name, model_cfg=model_cfg, preprocess=steps)
         checkpoints.remove()
     return report
-
-
-def run_fingerprint(model: nn.Module, device: torch.device, **values: Any) -> str:
-    """Return a sha256 that is the same for two runs only if they end with the same bits on the same machine.
-
-    Args:
-        model: as training begins with it.
-        device: its kind counts, not its number.
-        **values: everything else that decides about the run, as JSON values.
-    """
-    values["weights"] = weights_digest(model)
-    values["environment"] = [device.type, distributed.world_size(), torch.get_num_threads(), torch.__version__]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

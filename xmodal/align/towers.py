@@ -3,7 +3,6 @@
 The models are open_clip's; nothing here imports the library.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -178,12 +177,3 @@ def interpolate(first: Mapping[str, Tensor], second: Mapping[str, Tensor], weigh
         name: torch.lerp(first[name], tensor, weight) if tensor.is_floating_point() else tensor.clone()
         for name, tensor in second.items()
     }
-
-
-def weights_digest(model: nn.Module) -> str:
-    """Return the sha256 of all weights and buffers, names and shapes included."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
