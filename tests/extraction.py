@@ -109,6 +109,6 @@ def extract_here(source: FileSource, tower: NumpyTower, path: Path, workers: int
     from xmodal.extract import extract
 
     try:
-        extract(source, tower, path, batch_rows=4, shard_rows=8, workers=workers)
+        extract(source, tower, path, batch_rows=4, shard_rows=8, workers=workers, max_failed=0.05)
     except KeyboardInterrupt:
         os._exit(130)

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -85,20 +85,26 @@ class Throughput:
         return {**self.__dict__, "items_per_second": self.items_per_second, "bottleneck": self.bottleneck}
 
 
+class StoreOptions(TypedDict, total=False):
+    """Options that are handed to `StoreWriter` as they are; `retry_failed` tries rows again that failed before."""
+
+    dtype: str
+    shard_rows: int
+    retry_failed: bool
+    replace: bool
+
+
 def extract(
     source: Source,
     tower: Tower,
     path: str | Path,
     *,
-    dtype: str = "float16",
     batch_rows: int = 256,
     workers: int | None = None,
     max_failed: float = 0.01,
-    retry_failed: bool = False,
-    replace: bool = False,
     allow_empty: bool = False,
-    shard_rows: int | None = None,
     progress: Watcher | None = None,
+    **store: Unpack[StoreOptions],
 ) -> Throughput:
     """Bring the store at `path` to hold a raw vector for every row of `source`, in its order; return how fast it went.
 
@@ -109,15 +115,12 @@ def extract(
         source: the media.
         tower: decoder and network; its description becomes the provenance of the store.
         path: the store, for example `features/mini/scenes/image.zarr`.
-        dtype: of the stored embedding, float16 or float32.
         batch_rows: rows B that the tower gets at a time; the last batch of a shard is filled up with zeros.
         workers: decoding processes; 0 decodes in a thread; None is 0 for texts and else one per core, at most 16.
         max_failed: the fraction of rows in [0, 1] that may fail.
-        retry_failed: try rows again that failed in an earlier run.
-        replace: discard a store that another encoder made instead of refusing it.
         allow_empty: accept a source without rows, for a data set that has no medium of this modality.
-        shard_rows: rows per shard; None is the store's own choice.
         progress: called with a snapshot after every batch.
+        **store: dtype ("float16", "float32"), shard_rows, retry_failed, replace, as `StoreWriter` takes them.
 
     Raises:
         EmptyInputError: the source has no rows, and not `allow_empty`.
@@ -125,32 +128,14 @@ def extract(
         StoreMismatchError: the store was made by another encoder, preprocessing or dtype, and not `replace`.
         StoreError: the store cannot be written (StoreLockedError, StoreFullError); complete shards are kept.
         WorkerError: a decoding process died; complete shards are kept.
-        ConfigError: `batch_rows` or `max_failed` makes no sense.
+        ConfigError: an option makes no sense.
     """
-    if batch_rows < 1 or not 0.0 <= max_failed <= 1.0:
-        raise ConfigError(f"batch_rows {batch_rows} and max_failed {max_failed}: expected at least 1, and [0, 1]")
-    if not len(source.ids) and not allow_empty:
-        raise EmptyInputError(f"{path}: no {tower.modality} to embed; expected at least one row")
+    _check_options(source, tower, batch_rows, max_failed, allow_empty=allow_empty, path=path)
     plan = RowPlan(list(source.ids), list(source.digests))
     provenance = {**tower.description(), "normalised": False, "libraries": _library_versions()}
-    with StoreWriter(
-        path,
-        plan,
-        provenance=provenance,
-        dim=tower.dim,
-        dtype=dtype,
-        shard_rows=shard_rows,
-        retry_failed=retry_failed,
-        replace=replace,
-    ) as writer:
+    with StoreWriter(path, plan, provenance=provenance, dim=tower.dim, **store) as writer:
         run = _Run(writer, source, tower, batch_rows, _worker_count(workers, tower), progress)
-        if writer.sealed:
-            _check_failures(FeatureStore(path).failed, len(plan), max_failed, path)
-            return run.throughput(FeatureStore(path).failed)
-        run.encode_all()
-        _check_failures(writer.failed, len(plan), max_failed, path)
-        run.seal()
-        return run.throughput(writer.failed)
+        return run.complete(max_failed)
 
 
 class _Run:
@@ -169,6 +154,17 @@ class _Run:
         self.done = self.failed = 0
         self.seconds = dict.fromkeys(("read", "decode", "encode", "write", "wait"), 0.0)
         self.begin = time.perf_counter()
+
+    def complete(self, max_failed: float) -> Throughput:
+        """Encode what is pending, check the failures of the whole store, seal it."""
+        if self.writer.sealed:
+            failed = FeatureStore(self.writer.path).failed
+        else:
+            self.encode_all()
+            failed = self.writer.failed
+        _check_failures(failed, len(self.writer.plan), max_failed, self.writer.path)
+        self.seal()
+        return self.throughput(failed)
 
     def encode_all(self) -> None:
         """Encode and commit every pending shard; commits run in a thread beside the tower."""
@@ -253,6 +249,15 @@ class _Run:
             elapsed_seconds=time.perf_counter() - self.begin,
             workers=self.workers,
         )
+
+
+def _check_options(
+    source: Source, tower: Tower, batch_rows: int, max_failed: float, *, allow_empty: bool, path: str | Path
+) -> None:
+    if batch_rows < 1 or not 0.0 <= max_failed <= 1.0:
+        raise ConfigError(f"batch_rows {batch_rows} and max_failed {max_failed}: expected at least 1, and [0, 1]")
+    if not len(source.ids) and not allow_empty:
+        raise EmptyInputError(f"{path}: no {tower.modality} to embed; expected at least one row")
 
 
 def _check_failures(failed: Mapping[str, str], rows: int, max_failed: float, path: str | Path) -> None:
