@@ -120,7 +120,7 @@ class StoreWriter:
         return {self.plan.ids[row]: rows[row] for row in sorted(rows)}
 
     def pending(self) -> Iterator[Shard]:
-        """Yield the shards that need vectors, in order; commit each before asking for the next."""
+        """Yield the shards that need vectors, in order; they may be committed in any order."""
         for index in sorted(self._assemblies):
             assembly = self._assemblies.get(index)
             if assembly is not None and len(assembly.missing):
