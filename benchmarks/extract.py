@@ -13,6 +13,7 @@ import io
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -60,9 +61,8 @@ def measure(
 
 def report(tower: TorchTower, source: FileSource, alone: list[float], runs: list[Throughput], batch_rows: int) -> None:
     """Compare medians and write the result."""
-    ratios = [
-        run.items_per_second / (left + right) * 2 for run, left, right in zip(runs, alone, alone[1:], strict=True)
-    ]
+    around = [statistics.mean(pair) for pair in pairwise(alone)]
+    ratios = [run.items_per_second / rate for run, rate in zip(runs, around, strict=True)]
     run = runs[ratios.index(sorted(ratios)[len(ratios) // 2])]
     decode = decode_seconds(tower.decoder, source)
     forward = 1 / statistics.median(alone)

@@ -6,14 +6,14 @@ is an unnamed file: nothing is left behind, even by a SIGKILL of all processes.
 
 import mmap
 import os
-import signal
+import subprocess
+import sys
 import tempfile
 import time
 import traceback
 import warnings
 from dataclasses import dataclass
-from multiprocessing import reduction
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Any
 
@@ -52,41 +52,29 @@ class SharedRing:
     Args:
         shape: (slots, B, *shape).
         dtype: of the values.
+        descriptor: of the memory that another process made; None makes new memory, all zero.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        # memfd is not limited by /dev/shm, which containers keep at 64 MB; elsewhere an unlinked file does the same.
-        if hasattr(os, "memfd_create"):
-            self._fd = os.memfd_create("xmodal")
-        else:
-            with tempfile.TemporaryFile() as file:
-                self._fd = os.dup(file.fileno())
-        os.ftruncate(self._fd, self.bytes)
-        self._map()
-
-    @property
-    def bytes(self) -> int:
-        """Length of the memory, at least one byte."""
-        return max(1, int(np.prod(self.shape)) * self.dtype.itemsize)
-
-    def _map(self) -> None:
-        self.array: np.ndarray = np.frombuffer(mmap.mmap(self._fd, self.bytes), self.dtype, int(np.prod(self.shape)))
-        self.array = self.array.reshape(self.shape)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Only while a process is being started can a descriptor travel.
-        return {"shape": self.shape, "dtype": self.dtype, "fd": reduction.DupFd(self._fd)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.shape, self.dtype = state["shape"], state["dtype"]
-        self._fd = state["fd"].detach()
-        self._map()
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], descriptor: int | None = None) -> None:
+        values = int(np.prod(shape))
+        length = max(1, values * dtype.itemsize)
+        self.descriptor = _unnamed_file(length) if descriptor is None else descriptor
+        self.array: np.ndarray = np.frombuffer(mmap.mmap(self.descriptor, length), dtype, values).reshape(shape)
 
     def close(self) -> None:
         """Close the descriptor; the memory goes when the last array over it goes."""
-        os.close(self._fd)
+        os.close(self.descriptor)
+
+
+def _unnamed_file(length: int) -> int:
+    # memfd is not limited by /dev/shm, which containers keep at 64 MB; elsewhere an unlinked file does the same.
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("xmodal")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, length)
+    return descriptor
 
 
 def decode_into(task: Task, decoder: Decoder, out: np.ndarray) -> Result:
@@ -127,21 +115,47 @@ class _LastWords:
             self._connection.send("".join(traceback.format_exception(error)))
 
 
-def run_worker(connection: Connection, ring: SharedRing, decoder: Decoder) -> None:
-    """Answer tasks from `connection` until it is closed: the body of a worker process.
+def start_worker(ring: SharedRing, decoder: Decoder) -> tuple[subprocess.Popen[bytes], Connection]:
+    """Start a process that answers tasks, and return it with our end of its pipe.
+
+    A plain interpreter, not a `multiprocessing.Process`: that one would import the main program again, with everything
+    heavy in it, and would need the program to be guarded against that. The worker ends when the pipe is closed.
+    """
+    ours, theirs = Pipe()
+    shared = (theirs.fileno(), ring.descriptor)
+    command = [sys.executable, "-c", BOOT, *map(str, shared), *sys.path]
+    # A process group of its own: Ctrl-C is for the main process, which ends the others.
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=shared, process_group=0)
+    theirs.close()  # now only the worker holds that end, so its death closes it
+    try:
+        ours.send((ring.array.shape, ring.array.dtype))
+        ours.send(decoder)
+    except OSError:
+        pass  # it died already; whoever waits for its first result finds out how
+    return process, ours
+
+
+BOOT = """
+import sys
+connection, ring, sys.path[:] = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+from xmodal.decode_worker import run_worker
+run_worker(connection, ring)
+"""
+
+
+def run_worker(connection_descriptor: int, ring_descriptor: int) -> None:
+    """Answer tasks until the pipe is closed: all that a worker process does.
 
     An exception that no medium should cause ends the process; the main process shows it and names the rows.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends the others
     warnings.simplefilter("ignore")  # what matters about a medium becomes the reason of its row
-    with connection, _LastWords(connection):
-        while True:
-            try:
+    with Connection(connection_descriptor) as connection, _LastWords(connection):
+        try:
+            shape, dtype = connection.recv()
+            decoder: Decoder = connection.recv()
+            ring = SharedRing(shape, dtype, ring_descriptor)
+            while True:
                 task: Task = connection.recv()
-            except (EOFError, OSError):
-                return
-            result = decode_into(task, decoder, ring.array[task.slot])
-            try:
-                connection.send(result)
-            except OSError:
-                return
+                connection.send(decode_into(task, decoder, ring.array[task.slot]))
+        except (EOFError, ConnectionError):
+            return  # the main process is gone, or wants no more

@@ -5,21 +5,20 @@ that names the rows it held. No lock is shared, so no death can leave another pr
 """
 
 import logging
-import multiprocessing
 import queue
 import signal
+import subprocess
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, Pipe, wait
-from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from xmodal.decode_worker import Result, SharedRing, Task, decode_into, run_worker
+from xmodal.decode_worker import Result, SharedRing, Task, decode_into, start_worker
 from xmodal.encoders.protocol import Decoder
 from xmodal.errors import WorkerError
 from xmodal.sources import Source
@@ -53,7 +52,7 @@ class Batch:
 
 @dataclass
 class _Worker:
-    process: BaseProcess
+    process: subprocess.Popen[bytes]
     connection: Connection
     tasks: deque[Task] = field(default_factory=deque)
 
@@ -86,19 +85,10 @@ class BatchStream:
         self._wake_reader, self._wake_writer = Pipe(duplex=False)
         self._delivered = 0
         self._stopping = False
-        self._workers = [self._start_worker() for _ in range(min(workers, sum(map(len, batches))))]
+        needed = min(workers, sum(map(len, batches)))
+        self._workers = [_Worker(*start_worker(self.ring, decoder)) for _ in range(needed)]
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="xmodal-decoding")
         self._served = self._pool.submit(self._run)
-
-    def _start_worker(self) -> _Worker:
-        context = multiprocessing.get_context("forkserver")
-        # Imported once, before the first fork; a server that runs already keeps what it has.
-        context.set_forkserver_preload(["__main__", run_worker.__module__, type(self.decoder).__module__])
-        ours, theirs = context.Pipe()
-        process = context.Process(target=run_worker, args=(theirs, self.ring, self.decoder), daemon=True)
-        process.start()
-        theirs.close()  # now only the worker holds that end, so its death closes it
-        return _Worker(process, ours)
 
     def _cut(self, task_rows: int) -> Iterator[Task]:
         """Yield the tasks of all batches in order, waiting for nothing; slots are filled in by `_next_task`."""
@@ -188,8 +178,7 @@ class BatchStream:
             self._delivered += 1
 
     def _death_of(self, worker: _Worker, last_words: str = "") -> WorkerError:
-        worker.process.join(JOIN_SECONDS)
-        code = worker.process.exitcode or 0
+        code = _end(worker.process)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         held = [name for task in list(worker.tasks)[:1] for name in task.source.ids]
         return WorkerError(
@@ -230,11 +219,17 @@ class BatchStream:
         for worker in self._workers:
             worker.connection.close()
         for worker in self._workers:
-            worker.process.join(JOIN_SECONDS)
-            if worker.process.is_alive():
-                logger.warning("decoding worker %s does not end by itself and is killed", worker.process.pid)
-                worker.process.kill()
-                worker.process.join()
+            _end(worker.process)
         self._wake_reader.close()
         self._wake_writer.close()
         self.ring.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a worker whose pipe is closed, kill it if it does not end, and return its exit status."""
+    try:
+        return process.wait(JOIN_SECONDS)
+    except subprocess.TimeoutExpired:
+        logger.warning("decoding worker %s does not end by itself and is killed", process.pid)
+        process.kill()
+        return process.wait()
