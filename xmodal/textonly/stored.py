@@ -1,0 +1,118 @@
+"""Vectors and texts of a data set from its stores and tables: what a captioner learns from and is scored on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xmodal.encoders.protocol import Modality
+from xmodal.errors import EmptyInputError
+from xmodal.features import SetFeatures, choose_subset
+from xmodal.tables import ITEMS, TEXTS, Row, read_table
+from xmodal.textonly.examples import Text
+
+MAIN_SUBSET = "captions"
+
+
+@dataclass(frozen=True)
+class Described:
+    """Media with reference texts.
+
+    Args:
+        ids: item ids, in table order.
+        vectors: (N, D) float32, raw.
+        references: item id to its texts.
+        n_failed: items that have references but no vector.
+    """
+
+    ids: list[str]
+    vectors: Tensor
+    references: dict[str, list[str]]
+    n_failed: int
+
+
+def read_texts(
+    data_dir: Path, features_dir: Path, *, split: str = "train", role: str = "caption", lang: str = "en"
+) -> tuple[Tensor, list[Text]]:
+    """Return the raw vectors (N, D) float32 of the texts of one split, and the texts in the same order.
+
+    No image is touched: the text store and the tables are enough.
+
+    Args:
+        data_dir: `data/<set>`, with its tables.
+        features_dir: `features/<encoder>/<set>`, with its text store.
+        split: of the items that the texts belong to.
+        role: which texts.
+        lang: their language.
+
+    Raises:
+        EmptyInputError: there are none, or none has a vector.
+        ConfigError: the items have several subsets and none is called "captions".
+        StoreError: the text store cannot be read or is older than the table.
+    """
+    _, texts = _texts_of(data_dir, "image", split, role, lang)
+    features = SetFeatures(features_dir)
+    chosen = features.select("text", [text["id"] for text in texts])
+    if not len(chosen.rows):
+        raise EmptyInputError(f"{features.path('text')}: none of {len(texts)} texts of role {role!r} has a vector")
+    kept = [texts[row] for row in chosen.rows]
+    return torch.from_numpy(chosen.vectors), [Text(n, row["item_id"], row["text"]) for n, row in enumerate(kept)]
+
+
+def read_described(
+    data_dir: Path,
+    features_dir: Path,
+    *,
+    modality: Modality = "image",
+    split: str = "test",
+    role: str = "caption",
+    lang: str = "en",
+) -> Described:
+    """Return the media of one split that have texts, with their raw vectors and these texts as references.
+
+    For modality "text" the first text of each item takes the place of its image, and the others are the references.
+
+    Args:
+        data_dir: `data/<set>`, with its tables.
+        features_dir: `features/<encoder>/<set>`, with the store of `modality`.
+        modality: whose vectors.
+        split: of the items.
+        role: which texts.
+        lang: their language.
+
+    Raises:
+        EmptyInputError: there are none, or none has a vector.
+        ConfigError: the items have several subsets and none is called "captions".
+        StoreError: the store cannot be read or is older than the table.
+    """
+    ids, texts = _texts_of(data_dir, "image" if modality == "text" else modality, split, role, lang)
+    references: dict[str, list[str]] = {id: [] for id in ids}
+    first: dict[str, str] = {}
+    for text in texts:
+        if modality == "text" and first.setdefault(text["item_id"], text["id"]) == text["id"]:
+            continue
+        references[text["item_id"]].append(text["text"])
+    ids = [id for id in ids if references[id]]
+    features = SetFeatures(features_dir)
+    chosen = features.select(modality, [first[id] for id in ids] if modality == "text" else ids)
+    if not len(chosen.rows):
+        raise EmptyInputError(f"{features.path(modality)}: none of {len(ids)} described items has a vector")
+    kept = chosen.take(ids)
+    return Described(kept, torch.from_numpy(chosen.vectors), {id: references[id] for id in kept}, chosen.n_failed)
+
+
+def _texts_of(data_dir: Path, modality: Modality, split: str, role: str, lang: str) -> tuple[list[str], Sequence[Row]]:
+    """Return the ids of the items with texts, in table order, and these texts in theirs."""
+    items = read_table(data_dir / "items.parquet", ITEMS).to_dicts()
+    texts = read_table(data_dir / "texts.parquet", TEXTS).to_dicts()
+    texts = [row for row in texts if row["role"] == role and row["lang"] == lang and row["item_id"] is not None]
+    described = {row["item_id"] for row in texts}
+    items = [row for row in items if row["modality"] == modality and row["split"] == split and row["id"] in described]
+    if not items:
+        raise EmptyInputError(f"{data_dir}: no {modality} of split {split!r} has a text of role {role!r} in {lang!r}")
+    subset = choose_subset(sorted({row.get("subset") or "" for row in items}), MAIN_SUBSET, None, where=str(data_dir))
+    ids = [row["id"] for row in items if (row.get("subset") or "") == subset]
+    wanted = set(ids)
+    return ids, [row for row in texts if row["item_id"] in wanted]
