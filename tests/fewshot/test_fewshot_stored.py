@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy import item, prompt, write_set, write_store
+
+from xmodal.errors import EmptyInputError
+from xmodal.fewshot.cells import fold_cells, split_cells
+from xmodal.fewshot.protocol import Grid, run
+from xmodal.fewshot.stored import read_benchmark
+from xmodal.fewshot.sweep import Recipe
+
+CLASSES, DIM, EACH = 3, 5, 4
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> tuple[Path, Path]:
+    """Pictures in three splits and sounds in three folds around class centres; a shifted set and one broken picture."""
+    rng = np.random.default_rng(0)
+    centre = rng.normal(size=(CLASSES, DIM)) * 3
+    items, vectors = [], {"image": [], "audio": []}
+    for number in range(EACH * 3):
+        for label in range(CLASSES):
+            shared = {"label": label, "class_name": f"class {label}"}
+            split = ("train", "val", "test")[number // EACH]
+            items.append(item(f"p{number}/{label}", subset="classes", **shared) | {"split": split})
+            items.append(item(f"s{number}/{label}", "audio", subset="sounds", fold=number // EACH, **shared))
+            for rows in vectors.values():
+                rows.append(centre[label] + 0.1 * rng.normal(size=DIM))
+    items.append(item("sketch", subset="sketch", label=0, class_name="class 0"))
+    vectors["image"].append(centre[0])
+    texts = [prompt(label, number) for label in range(CLASSES) for number in range(2)]
+    write_set(tmp_path / "data", items, texts)
+    for modality in ("image", "audio"):
+        ids = [row["id"] for row in items if row["modality"] == modality]
+        write_store(tmp_path / "features", modality, ids, vectors[modality], failed=["p0/1"])
+    prompts = np.repeat(centre, 2, axis=0) + 0.1 * rng.normal(size=(2 * CLASSES, DIM))
+    write_store(tmp_path / "features", "text", [row["id"] for row in texts], prompts)
+    return tmp_path / "data", tmp_path / "features"
+
+
+def test_pictures_keep_their_splits_and_broken_ones_are_left_out(world):
+    data, cells = read_benchmark(*world, "image", shots=[1, 2], seeds=[1])
+    assert data.items.shape == (3 * EACH * CLASSES - 1, DIM)
+    labels = data.labels.tolist()
+    splits = ["train"] * (EACH * CLASSES - 1) + ["val"] * EACH * CLASSES + ["test"] * EACH * CLASSES
+    assert cells == split_cells(splits, labels, shots=[1, 2], seeds=[1])
+    assert data.text_labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_sounds_with_folds_are_cross_validated(world):
+    data, cells = read_benchmark(*world, "audio", shots=[2], seeds=[1, 2])
+    folds = [row // CLASSES // EACH for row in range(3 * EACH * CLASSES)]
+    assert cells == fold_cells(folds, data.labels.tolist(), shots=[2], seeds=[1, 2])
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_the_protocol_runs_on_what_was_read(world, modality):
+    data, cells = read_benchmark(*world, modality, shots=[2], seeds=[1])
+    results = run(data, cells, grid=Grid((1e-2,), (0.0,), (4,)), recipe=Recipe(steps=50, eval_every=10))
+    assert all(result.mean > 0.9 for result in results if result.method in ("zeroshot", "cross_modal_linear"))
+
+
+def test_nothing_to_learn_from_is_named(world, tmp_path):
+    write_set(tmp_path / "other", [item("a", label=0, class_name="x")], [prompt(0)])
+    with pytest.raises(EmptyInputError, match="no item of modality audio has a label"):
+        read_benchmark(tmp_path / "other", world[1], "audio", shots=[1], seeds=[1])

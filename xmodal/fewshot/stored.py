@@ -1,0 +1,74 @@
+"""Few-shot benchmarks from stores: labelled pictures or sounds, their class prompts, and who trains and tests."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from xmodal.encoders.protocol import Modality
+from xmodal.errors import EmptyInputError
+from xmodal.features import SetFeatures, choose_subset
+from xmodal.fewshot.cells import Cell, fold_cells, split_cells
+from xmodal.fewshot.protocol import FewShotData
+from xmodal.tables import ITEMS, TEXTS, read_table
+
+MAIN_SUBSET = "classes"
+
+
+def read_benchmark(
+    data_dir: Path,
+    features_dir: Path,
+    modality: Modality,
+    *,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+) -> tuple[FewShotData, list[Cell]]:
+    """Return the features of every labelled item of `modality` and one cell per shot count, seed and fold.
+
+    Sets with folds are cross-validated over them; others use their splits train, val and test. Rows keep the order of
+    the items table, so that draws are those of the published index files.
+
+    Args:
+        data_dir: `data/<set>`, with its tables.
+        features_dir: `features/<encoder>/<set>`, with its stores.
+        modality: image or audio.
+        shots: labelled items a class.
+        seeds: of the draws.
+
+    Raises:
+        EmptyInputError: no item of this modality has a label and a vector, or the set has no class prompts.
+        ConfigError: it is not clear which subset is meant.
+        DataError: a class has too few items.
+        StoreError: a store cannot be read.
+    """
+    rows = [
+        row
+        for row in read_table(data_dir / "items.parquet", ITEMS).to_dicts()
+        if row["modality"] == modality and row.get("label") is not None
+    ]
+    if not rows:
+        raise EmptyInputError(f"{data_dir}: no item of modality {modality} has a label")
+    subsets = sorted({row.get("subset") or "" for row in rows})
+    subset = choose_subset(subsets, MAIN_SUBSET, None, where=str(data_dir))
+    rows = [row for row in rows if (row.get("subset") or "") == subset]
+    features = SetFeatures(features_dir)
+    chosen = features.select(modality, [row["id"] for row in rows])
+    rows = [rows[position] for position in chosen.rows]
+    if not rows:
+        raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
+    labels = [row["label"] for row in rows]
+    text_vectors, text_labels = _prompts(data_dir, features)
+    data = FewShotData(torch.from_numpy(chosen.vectors), torch.tensor(labels), text_vectors, text_labels)
+    if all(row.get("fold") is not None for row in rows):
+        return data, fold_cells([row["fold"] for row in rows], labels, shots=shots, seeds=seeds)
+    return data, split_cells([row["split"] for row in rows], labels, shots=shots, seeds=seeds)
+
+
+def _prompts(data_dir: Path, features: SetFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the raw vectors of the class prompts, (M, D) float32, and their classes, (M,) int64."""
+    texts = read_table(data_dir / "texts.parquet", TEXTS).to_dicts()
+    prompts = [row for row in texts if row["role"] == "prompt" and row.get("label") is not None]
+    if not prompts:
+        raise EmptyInputError(f"{data_dir}/texts.parquet: no row with role prompt and a label")
+    chosen = features.select("text", [row["id"] for row in prompts])
+    return torch.from_numpy(chosen.vectors), torch.tensor([prompts[position]["label"] for position in chosen.rows])
