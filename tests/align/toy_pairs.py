@@ -1,6 +1,6 @@
-"""A tiny data set folder and a tiny CLIP for the tests of training; also run as a program, to be killed."""
+"""A tiny data set folder and a tiny CLIP for the tests of training, and runs of it that other processes can start."""
 
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,10 @@ import numpy as np
 import polars as pl
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
+from xmodal import distributed
 from xmodal.align.clip import ClipTraining
 from xmodal.align.pairs import Augmentation
 from xmodal.align.pretrain import PairSource, pretrain
@@ -58,12 +61,20 @@ def toy_config(**changes: Any) -> ClipTraining:
     return ClipTraining(**{**values, **changes})
 
 
-def run_toy(data: Path, out: Path, scratch: Path, **changes: Any) -> FitReport:
-    """Pretrain the tiny CLIP on `data` from seeded weights."""
+def run_toy(
+    data: Path,
+    out: Path,
+    scratch: Path,
+    *,
+    model: nn.Module | None = None,
+    cache_bytes: int = 1 << 30,
+    **changes: Any,
+) -> FitReport:
+    """Pretrain the tiny CLIP on `data`, from seeded weights unless a model is given."""
     torch.set_num_threads(1)
     return pretrain(
-        build_clip(MODEL_CFG, seed=0),
-        PairSource(folder=data),
+        model or build_clip(MODEL_CFG, seed=0),
+        PairSource(folder=data, cache_bytes=cache_bytes),
         toy_config(**changes),
         name="toy",
         model_cfg=MODEL_CFG,
@@ -74,5 +85,20 @@ def run_toy(data: Path, out: Path, scratch: Path, **changes: Any) -> FitReport:
     )
 
 
-if __name__ == "__main__":
-    run_toy(*(Path(argument) for argument in sys.argv[1:4]))
+def run_rank(rank: int, ranks: int, port: int, data: Path, out: Path, scratch: Path) -> None:
+    """Be one of `ranks` processes of a run, as torchrun would start it; leave the last gradient beside `out`."""
+    torch.set_num_threads(1)
+    address = {"RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in address.items()})
+    loop = LoopConfig(epochs=2, lr=1e-2, eps=1e-2, checkpoint_every=2)  # a large eps: Adam forgives no rounding
+    changes = {"loop": loop, "batch": 9, "micro_batch": 9 if ranks == 1 else 2, "drop_last": False}
+    model = build_clip(MODEL_CFG, seed=0)
+    try:
+        with distributed.process_group(torch.device("cpu")):
+            run_toy(data, out, scratch, model=model, duplicates="positives", **changes)
+    finally:
+        for name in address:
+            del os.environ[name]
+    if rank == 0:
+        gradients = {name: p.grad.contiguous() for name, p in model.named_parameters() if p.grad is not None}
+        save_file(gradients, out.parent / f"gradient{ranks}.safetensors")

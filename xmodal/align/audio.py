@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -120,12 +120,6 @@ def train_audio(
         metrics = contrastive_backward(model, encode, loss, batch, micro_batch=config.micro_batch, seed=seed, step=step)
         return {**metrics, "scale": model.logit_scale.detach().exp()}
 
-    def validate() -> dict[str, float]:
-        if validation is None:
-            return {}
-        found = measure_zero_shot(model.tower, *validation, device=device, precision=config.precision)
-        return {f"val.{name}": value for name, value in found.items()}
-
     report = fit(
         model,
         lambda done: _batches(train, plan, done, seed, device),
@@ -134,11 +128,25 @@ def train_audio(
         steps_per_epoch=plan.steps_per_epoch,
         checkpoints=checkpoints,
         after_step=lambda: clamp_log_scale(model.logit_scale),
-        validate=validate,
+        validate=_validator(model.tower, validation, device, config.precision),
         on_metrics=on_metrics,
     )
     model.eval()
     return report
+
+
+def _validator(
+    tower: nn.Module, validation: tuple[SoundSet, Tensor] | None, device: torch.device, precision: Precision
+) -> Callable[[], dict[str, float]] | None:
+    if validation is None:
+        return None
+    sounds, class_CD = validation
+
+    def validate() -> dict[str, float]:
+        found = measure_zero_shot(tower, sounds, class_CD, device=device, precision=precision)
+        return {f"val.{name}": value for name, value in found.items()}
+
+    return validate
 
 
 def _batches(

@@ -1,7 +1,7 @@
 """Contrastive training of a CLIP on pairs in arrays: from scratch, or from pretrained weights with locked towers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,14 +83,13 @@ def train_clip(
     model.to(device, memory_format=torch.channels_last).train()
     towers.lock_towers(model, image=config.lock_image, text=config.lock_text)
     train, validation, vocabulary = _compact(model, train, validation, config)
-    mean, std = preprocess["mean"], preprocess["std"]
     batches = PairBatches(
         pairs=train,
         batch=config.batch,
         seed=seed,
         device=device,
-        mean=mean,
-        std=std,
+        mean=preprocess["mean"],
+        std=preprocess["std"],
         augmentation=config.augmentation,
         drop_last=config.drop_last,
     )
@@ -110,12 +109,6 @@ def train_clip(
         metrics = contrastive_backward(model, encode, loss, batch, micro_batch=config.micro_batch, seed=seed, step=step)
         return {**metrics, "scale": model.logit_scale.detach().exp()}
 
-    def validate() -> dict[str, float]:
-        if validation is None:
-            return {}
-        found = measure_retrieval(model, validation, mean=mean, std=std, device=device, precision=config.precision)
-        return {f"val.{name}": value for name, value in found.items()}
-
     report = fit(
         model,
         batches,
@@ -124,13 +117,22 @@ def train_clip(
         steps_per_epoch=batches.steps_per_epoch,
         checkpoints=checkpoints,
         after_step=lambda: clamp_log_scale(model.logit_scale),
-        validate=validate,
+        validate=_validator(model, validation, preprocess, device, config.precision),
         on_metrics=on_metrics,
     )
     if vocabulary is not None:
         vocabulary.restore(model, decay_of_untouched(config.loop, report.steps))
     model.eval()
     return report
+
+
+def _validator(
+    model: Any, pairs: Pairs | None, preprocess: Mapping[str, Any], device: torch.device, precision: Precision
+) -> Callable[[], dict[str, float]] | None:
+    if pairs is None:
+        return None
+    options = {"mean": preprocess["mean"], "std": preprocess["std"], "device": device, "precision": precision}
+    return lambda: {f"val.{name}": value for name, value in measure_retrieval(model, pairs, **options).items()}
 
 
 def _compact(
