@@ -8,14 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
+from xmodal.encoders.protocol import Modality
 from xmodal.errors import DataError
+from xmodal.tables import ITEMS, TEXTS, read_table
 
 
 class Source(Protocol):
     """Rows of media: stable ids, sha256 hex digests of the bytes, and the bytes themselves."""
 
-    ids: Sequence[str]
-    digests: Sequence[str]
+    @property
+    def ids(self) -> Sequence[str]:
+        """Return the stable names, one per row."""
+        ...
+
+    @property
+    def digests(self) -> Sequence[str]:
+        """Return the sha256 hex digest of each row's bytes."""
+        ...
 
     def select(self, rows: Sequence[int]) -> Self:
         """Return a picklable source of these rows only, in this order."""
@@ -103,3 +112,18 @@ class TextSource:
     def read(self, row: int) -> bytes:
         """Return the UTF-8 bytes of one text."""
         return self.texts[row].encode()
+
+
+def source_of(data_dir: Path, modality: Modality) -> Source:
+    """Return every medium of one modality of a data set folder, in the order of its table; it may have no rows.
+
+    Raises:
+        TableError: a table is missing or breaks its schema.
+    """
+    if modality == "text":
+        texts = read_table(data_dir / "texts.parquet", TEXTS)
+        return TextSource(texts["id"].to_list(), texts["text"].to_list())
+    items = read_table(data_dir / "items.parquet", ITEMS).to_dict(as_series=False)
+    rows = [row for row, own in enumerate(items["modality"]) if own == modality]
+    ids, digests, paths = ([items[name][row] for row in rows] for name in ("id", "sha256", "path"))
+    return FileSource(data_dir, ids, digests, paths)

@@ -51,10 +51,15 @@ class StageGroup(TyperGroup):
         return _invoke(super().invoke, ctx)
 
 
+def _as_option(token: str) -> str:
+    """Spell `--max_failed`, as DVC unpacks the key of params.yaml, like the option `--max-failed`."""
+    return token.replace("_", "-")
+
+
 def build_app(main: Callable[..., object]) -> typer.Typer:
     """Return the Typer program that `run` starts, for tests that call it without a new process."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command(cls=StageCommand)(main)
+    app.command(cls=StageCommand, context_settings={"token_normalize_func": _as_option})(main)
     return app
 
 

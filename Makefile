@@ -1,0 +1,36 @@
+# One entry point for people, hooks and CI. `make repro` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# No stage talks to the network unless a data set or an encoder has to be fetched.
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: setup repro test check lint types bench clean
+
+setup: $(VENV)/installed  ## create .venv with the locked versions
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+repro: setup  ## the whole study: data, training, features, metrics
+	dvc repro
+
+test: setup  ## the default tests: no GPU, no network
+	python -m pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+
+types: setup
+	mypy
+
+check: lint types test  ## what hooks and CI run
+
+bench: setup  ## every benchmark; results go to benchmarks/results/
+	for benchmark in benchmarks/bench_*.py; do python $$benchmark || exit 1; done
+
+clean:  ## forget half-finished trainings; finished outputs stay
+	rm -rf scratch

@@ -1,0 +1,27 @@
+"""Put one data set in its place: tables and media below data/<set>/."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmodal.datasets import prepare
+from xmodal.stage import run
+
+
+def main(
+    name: Annotated[str, typer.Option(help="A known data set, or a folder of that name below XMODAL_DATA.")],
+    train: Annotated[int, typer.Option(help="Pictures of scenes; elsewhere at most so many items of the split.")],
+    val: Annotated[int, typer.Option(help="The same for the split val.")],
+    test: Annotated[int, typer.Option(help="The same for the split test.")],
+    max_failed: Annotated[float, typer.Option(help="Fraction of broken media above which the set is refused.")],
+    seed: Annotated[int, typer.Option(help="Generates scenes; draws missing splits.")],
+    local: Annotated[Path | None, typer.Option(envvar="XMODAL_DATA", help="Folder of unpacked data sets.")] = None,
+) -> None:
+    """Write data/<name>/."""
+    out = Path("data") / name
+    prepare(name, out, local=local, seed=seed, max_failed=max_failed, train=train, val=val, test=test)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,32 @@
+"""Few-shot heads on the labelled pictures of one data set, with and without class names as further samples."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmodal.fewshot.protocol import run as run_protocol
+from xmodal.fewshot.protocol import summary
+from xmodal.fewshot.stored import read_benchmark
+from xmodal.fewshot.sweep import Recipe
+from xmodal.files import write_json
+from xmodal.stage import run
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="Its folder below data/.")],
+    encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
+    shots: Annotated[int, typer.Option(help="Labelled pictures a class.")],
+    seeds: Annotated[list[int], typer.Option(help="Of the draws; results are means over them.")],
+    steps: Annotated[int, typer.Option(help="Updates of each run.")],
+    seed: Annotated[int, typer.Option(help="Names the random streams of training.")],
+) -> None:
+    """Write metrics/fewshot/<set>.json."""
+    paths = Path("data") / dataset, Path("features") / encoder / dataset
+    data, cells = read_benchmark(*paths, "image", shots=[shots], seeds=seeds)
+    results = run_protocol(data, cells, recipe=Recipe(steps=steps), seed=seed)
+    write_json(Path("metrics/fewshot") / f"{dataset}.json", summary(results))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,64 @@
+"""Train a CLIP from scratch on the captioned pictures of one data set; write its towers to models/clip."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmodal import distributed
+from xmodal.align.clip import ClipTraining
+from xmodal.align.pairs import Augmentation
+from xmodal.align.pretrain import PairSource, pretrain
+from xmodal.curves import live_curves
+from xmodal.device import Precision, select_device
+from xmodal.encoders.openclip import build_clip, read_model_cfg
+from xmodal.files import write_json
+from xmodal.loop import LoopConfig
+from xmodal.stage import run
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="Data set with captions.")],
+    subset: Annotated[str, typer.Option(help="Only this part of it; empty takes all.")],
+    model: Annotated[str, typer.Option(help="A name in xmodal/encoders/configs or the path of a JSON.")],
+    epochs: Annotated[int, typer.Option(help="Passes over the pictures.")],
+    batch: Annotated[int, typer.Option(help="Pairs in a step over all processes.")],
+    micro_batch: Annotated[int, typer.Option(help="Pairs in the towers at a time on one process.")],
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate.")],
+    weight_decay: Annotated[float, typer.Option(help="Of matrices; norms, biases and temperature have none.")],
+    warmup: Annotated[float, typer.Option(help="Fraction of all steps.")],
+    crop: Annotated[float, typer.Option(help="Smallest share of the picture that a random crop keeps; 1 for none.")],
+    flip: Annotated[bool, typer.Option(help="Mirror every other picture.")],
+    seed: Annotated[int, typer.Option(help="Names all random streams.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
+    precision: Annotated[Precision, typer.Option(help="Of the towers.")],
+) -> None:
+    """Write models/clip, plots/pretrain and metrics/pretrain.json."""
+    loop = LoopConfig(epochs=epochs, lr=learning_rate, weight_decay=weight_decay, warmup_fraction=warmup)
+    augmentation = Augmentation(
+        crop_scale=(crop, 1.0), crop_ratio=(3 / 4, 4 / 3) if crop < 1 else (1.0, 1.0), flip=flip
+    )
+    training = ClipTraining(
+        loop=loop, batch=batch, micro_batch=micro_batch, augmentation=augmentation, precision=precision
+    )
+    config = read_model_cfg(model)
+    chosen = select_device(device)
+    with distributed.process_group(chosen), live_curves(Path("plots/pretrain")) as curves:
+        report = pretrain(
+            build_clip(config, seed=seed),
+            PairSource(folder=Path("data") / dataset, subset=subset or None),
+            training,
+            name=model,
+            model_cfg=config,
+            out=Path("models/clip"),
+            scratch=Path("scratch/pretrain"),
+            seed=seed,
+            device=chosen,
+            on_metrics=curves,
+        )
+        if distributed.rank() == 0:
+            write_json(Path("metrics/pretrain.json"), report.history[-1])
+
+
+if __name__ == "__main__":
+    run(main)

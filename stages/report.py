@@ -1,0 +1,15 @@
+"""Put every metric and figure of the study on one page."""
+
+from pathlib import Path
+
+from xmodal.report import build_report
+from xmodal.stage import run
+
+
+def main() -> None:
+    """Write report.html."""
+    build_report(Path("metrics"), Path("plots"), Path("report/index.html"))
+
+
+if __name__ == "__main__":
+    run(main)

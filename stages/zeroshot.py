@@ -1,0 +1,23 @@
+"""Classify the labelled pictures and sounds of one data set by its class prompts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmodal.stage import run
+from xmodal.zeroshot import evaluate_set
+from xmodal.zeroshot.reports import write_result
+
+
+def main(
+    dataset: Annotated[str, typer.Option(help="Its folder below data/.")],
+    encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
+) -> None:
+    """Write metrics/zeroshot/<set>.json and plots/zeroshot/<set>/."""
+    result = evaluate_set(Path("data") / dataset, Path("features") / encoder / dataset)
+    write_result(result, Path("metrics/zeroshot") / f"{dataset}.json", Path("plots/zeroshot") / dataset, title=dataset)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+"""The rules of the house: layers, homes of heavy libraries, sizes, and a pipeline that lists what it depends on."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from closure import ROOT, code_deps, imported_modules
+
+LIBRARY = sorted(path.relative_to(ROOT) for path in (ROOT / "xmodal").rglob("*.py"))
+STAGES = sorted(path.relative_to(ROOT) for path in (ROOT / "stages").glob("*.py") if path.name != "__init__.py")
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+# Where each heavy library may be imported.
+HOMES = {
+    "zarr": ("xmodal/store/",),
+    "numcodecs": ("xmodal/store/",),
+    "polars": ("xmodal/tables.py", "xmodal/datasets/", "xmodal/report/"),
+    "pyarrow": ("xmodal/tables.py", "xmodal/report/"),
+    "open_clip": ("xmodal/encoders/", "xmodal/align/", "xmodal/datasets/"),
+    "transformers": ("xmodal/encoders/", "xmodal/textonly/"),
+    "matplotlib": ("xmodal/figures.py", "xmodal/report/"),
+}
+# (what must not be imported, by whom)
+FORBIDDEN = [
+    ("stages", "xmodal/"),
+    ("dvc", "xmodal/"),
+    ("torch", "xmodal/store/"),
+    ("torch", "xmodal/datasets/"),
+    ("xmodal.store", "xmodal/loop.py"),
+    ("xmodal.store", "xmodal/datasets/"),
+    ("xmodal.store", "xmodal/encoders/"),
+    ("xmodal.datasets", "xmodal/store/"),
+    ("xmodal.datasets", "xmodal/encoders/"),
+    ("xmodal.encoders", "xmodal/store/"),
+    ("xmodal.encoders", "xmodal/datasets/"),
+    ("xmodal.store", "xmodal/metrics/"),
+]
+
+
+def imports(path: Path, name: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for module in imported_modules(path))
+
+
+def stage_definitions() -> dict[str, dict]:
+    return {name: entry.get("do", entry) for name, entry in PIPELINE["stages"].items()}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_heavy_library_has_one_home(library: str) -> None:
+    strangers = [str(p) for p in LIBRARY if imports(p, library) and not str(p).startswith(HOMES[library])]
+    assert not strangers
+
+
+@pytest.mark.parametrize(("name", "place"), FORBIDDEN)
+def test_layers_import_downwards_only(name: str, place: str) -> None:
+    assert not [str(path) for path in LIBRARY if str(path).startswith(place) and imports(path, name)]
+
+
+def test_stages_never_import_each_other() -> None:
+    assert not [str(path) for path in STAGES if imports(path, "stages")]
+
+
+def test_library_never_prints_and_never_reads_params() -> None:
+    for path in LIBRARY:
+        if path.name == "cli.py":
+            continue
+        tree = ast.parse((ROOT / path).read_text())
+        calls = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "print" not in calls, path
+        assert "params.yaml" not in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}, path
+
+
+def test_import_xmodal_loads_nothing_heavy() -> None:
+    code = "import sys, xmodal; print([m for m in ('torch', 'zarr', 'polars', 'numpy') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *STAGES], ids=str)
+def test_modules_and_functions_stay_small(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    assert len(text.splitlines()) <= (70 if path in STAGES else 300), f"{path} is too long"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            # A docstring that says everything is no reason to split a function.
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node
+            length = (node.end_lineno or node.lineno) - first.lineno + 1
+            assert length <= 50, f"{path}:{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("stage", PIPELINE["stages"])
+def test_deps_are_the_import_closure(stage: str) -> None:
+    listed = {dep for dep in stage_definitions()[stage]["deps"] if dep.endswith(".py")}
+    assert listed == set(code_deps(stage)), "run python tests/closure.py"
+
+
+def test_every_stage_has_a_program_and_every_program_a_stage() -> None:
+    assert {path.stem for path in STAGES} == set(PIPELINE["stages"])
+
+
+def used_parameters(stage: str) -> set[str]:
+    """Names in ${...} of a stage's text, as params.yaml spells them; `item` and `key` belong to foreach."""
+    text = yaml.safe_dump(PIPELINE["stages"][stage])
+    names = {name.split("[")[0] for name in re.findall(r"\$\{([\w.]+)", text)}
+    return {name for name in names if name.split(".")[0] not in ("item", "key")}
+
+
+def lookup(name: str) -> object:
+    value: object = PARAMS
+    for part in name.split("."):
+        assert isinstance(value, dict), name
+        assert part in value, f"{name} is used in dvc.yaml but not declared in params.yaml"
+        value = value[part]
+    return value
+
+
+def test_every_used_parameter_is_declared() -> None:
+    for stage in PIPELINE["stages"]:
+        for name in used_parameters(stage):
+            lookup(name)
+
+
+def test_every_declared_parameter_is_used() -> None:
+    used = set().union(*(used_parameters(stage) for stage in PIPELINE["stages"]))
+    text = yaml.safe_dump(PIPELINE)
+
+    def check(value: object, path: str) -> None:
+        if path in used:
+            return
+        assert isinstance(value, dict), f"{path} is declared in params.yaml but no stage reads it"
+        for key, child in value.items():
+            check(child, f"{path}.{key}" if path else key)
+
+    check(PARAMS, "")
+    assert text
+
+
+def test_stage_declares_the_parameters_it_reads() -> None:
+    for name, stage in stage_definitions().items():
+        in_command = {
+            n for n in re.findall(r"\$\{([\w.]+)", str(stage["cmd"])) if n.split(".")[0] not in ("item", "key")
+        }
+        declared = set(stage.get("params", []))
+        assert in_command == declared, f"{name}: params {sorted(declared)}, cmd reads {sorted(in_command)}"
+
+
+def test_no_parameter_has_a_name_that_dvc_forgets() -> None:
+    # DVC leaves these keys out of its run-cache key: https://github.com/iterative/dvc/issues/10296
+    def names(value: object) -> set[str]:
+        return set(value) | set().union(*(names(v) for v in value.values())) if isinstance(value, dict) else set()
+
+    assert not names(PARAMS) & {"size", "nfiles"}
