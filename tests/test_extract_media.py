@@ -75,6 +75,15 @@ def test_sounds_with_and_without_a_vector(towers: dict[str, Tower], tmp_path: Pa
     assert store.failed["nan.wav"] == "sample 7 of 30000 is nan"
 
 
+def test_sounds_have_the_same_bytes_from_a_worker_and_from_a_thread(towers: dict[str, Tower], tmp_path: Path) -> None:
+    noise = numpy_generator(0, "noise").normal(scale=0.1, size=(5, 40_000))
+    source = files(tmp_path, {f"{number}.wav": wave(samples) for number, samples in enumerate(noise)})
+    for workers in (0, 1):
+        extract(source, towers["audio"], tmp_path / f"{workers}.zarr", batch_rows=4, dtype="float32", workers=workers)
+    first, second = (FeatureStore(tmp_path / f"{workers}.zarr").embedding() for workers in (0, 1))
+    assert np.array_equal(first, second)
+
+
 def test_pictures_of_every_kind_whatever_their_name(towers: dict[str, Tower], tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -115,6 +115,9 @@ class _LastWords:
             self._connection.send("".join(traceback.format_exception(error)))
 
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
 def start_worker(ring: SharedRing, decoder: Decoder) -> tuple[subprocess.Popen[bytes], Connection]:
     """Start a process that answers tasks, and return it with our end of its pipe.
 
@@ -124,8 +127,9 @@ def start_worker(ring: SharedRing, decoder: Decoder) -> tuple[subprocess.Popen[b
     ours, theirs = Pipe()
     shared = (theirs.fileno(), ring.descriptor)
     command = [sys.executable, "-c", BOOT, *map(str, shared), *sys.path]
-    # A process group of its own: Ctrl-C is for the main process, which ends the others.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=shared, process_group=0)
+    # One thread each, for there are many workers; a process group of its own, for Ctrl-C is for the main process.
+    alone = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=alone, pass_fds=shared, process_group=0)
     theirs.close()  # now only the worker holds that end, so its death closes it
     try:
         ours.send((ring.array.shape, ring.array.dtype))

@@ -3,6 +3,7 @@
 import io
 import pickle
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_other_formats_are_close_to_wav(decoder: AudioDecoder, kind: str, subtyp
     assert np.abs(found - clean)[loud].mean() < 0.3
 
 
+def test_real_recordings_are_decoded(real_data: Path) -> None:
+    decoder = AudioDecoder(MelConfig(windows=5))
+    paths = sorted(path for path in (real_data / "esc10").rglob("*") if path.suffix in (".wav", ".ogg", ".flac"))[:10]
+    assert paths
+    for path in paths:
+        windows = decoder(path.read_bytes())
+        assert np.isfinite(windows).all()
+        assert windows.max() > np.log(1e-6), path
+
+
 def test_channels_are_averaged(decoder: AudioDecoder) -> None:
     left, right = tone(440.0), tone(900.0)
     both = decoder(sound(np.stack([left, right], axis=1)))
@@ -105,6 +116,7 @@ def test_windows_are_spread_from_the_first_to_the_last_sample() -> None:
     for window, start in zip(found, (0, 12_000, 24_000), strict=True):
         assert np.array_equal(window, single(sound(samples[start : start + RATE]))[0])
     assert np.array_equal(found, AudioDecoder(config)(sound(samples)))
+    assert np.array_equal(single(sound(samples)), found[1:2])
 
 
 def test_a_short_sound_is_repeated(decoder: AudioDecoder) -> None:

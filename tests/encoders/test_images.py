@@ -2,6 +2,7 @@
 
 import io
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ def test_equals_open_clip_transform(size: tuple[int, int], interpolation: str, r
     found = ImageDecoder(S, **options)(data)
     assert found.dtype == np.uint8
     assert np.array_equal(found, expected)
+
+
+def test_real_photographs_equal_open_clip_transform(real_data: Path) -> None:
+    open_clip = pytest.importorskip("open_clip")
+    transform = open_clip.image_transform(S, is_train=False, mean=(0.0,) * 3, std=(1.0,) * 3)
+    paths = sorted((real_data / "flickr8k").rglob("*.jpg"))[:40] + sorted((real_data / "dtd10").rglob("*.jpg"))[:40]
+    assert paths
+    for path in paths:
+        with Image.open(path) as image:
+            expected = np.round(transform(image).numpy() * 255).astype(np.uint8)
+        assert np.array_equal(ImageDecoder(S)(path.read_bytes()), expected), path
 
 
 def close_to(data: bytes, image: Image.Image, tolerance: float = 0.0) -> None:

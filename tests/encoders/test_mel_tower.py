@@ -59,6 +59,13 @@ def test_micro_batches_have_the_gradient_of_the_batch() -> None:
     torch.testing.assert_close(gradient(list(rows.split(2))), whole, rtol=1e-3, atol=1e-4 * float(whole.abs().max()))
 
 
+def test_silent_windows_do_not_count_unless_all_are_silent() -> None:
+    model, rows = MelTower(SMALL, seed=0), torch.from_numpy(windows(1))
+    padded = torch.cat([rows, torch.full_like(rows, -13.8)], dim=1)
+    torch.testing.assert_close(model(padded), model(rows), rtol=1e-4, atol=1e-5)
+    assert torch.isfinite(model(torch.full_like(rows, -13.8))).all()
+
+
 def test_order_of_windows_does_not_matter() -> None:
     model, rows = MelTower(SMALL, seed=0), torch.from_numpy(windows(2))
     torch.testing.assert_close(model(rows), model(rows.flip(1)), rtol=1e-4, atol=1e-5)

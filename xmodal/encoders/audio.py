@@ -1,6 +1,7 @@
 """Bytes of a sound to fixed log-mel windows: soundfile, scipy and NumPy, no torch, so worker processes start fast.
 
-There is no random crop: a file gives the same windows on every call, spread evenly from its start to its end.
+There is no random crop: a file gives the same windows on every call. To hear all of a sound, let `windows` times
+`window_seconds` be at least its length.
 """
 
 import io
@@ -70,8 +71,8 @@ class AudioDecoder:
     """Decode one sound (wav, flac, ogg, mp3) to (W, M, F) float32 log-mel windows.
 
     Channels are averaged, the rate is changed by a polyphase filter (Kaiser window, beta 5). The W windows are spread
-    evenly from the first to the last sample; a sound shorter than one window is repeated until it fills it. Silence is
-    a valid sound: every value is log(floor).
+    evenly from the first to the last sample, and a single one is taken from the middle; a sound shorter than one window
+    is repeated until it fills it. Silence is a valid sound: every value is log(floor).
 
     Args:
         config: the parameters; they are recorded in the tower folder.
@@ -111,7 +112,9 @@ class AudioDecoder:
         config, length = self.config, self.config.window_samples
         if len(samples) < length:
             samples = np.tile(samples, -(-length // len(samples)))[:length]
-        offsets = np.round(np.linspace(0, len(samples) - length, config.windows)).astype(int)
+        spare = len(samples) - length
+        starts = np.linspace(0, spare, config.windows) if config.windows > 1 else np.array([spare / 2])
+        offsets = np.round(starts).astype(int)
         cut = np.stack([samples[offset : offset + length] for offset in offsets])
         frames = np.lib.stride_tricks.sliding_window_view(cut, config.n_fft, axis=1)[:, :: config.hop_samples]
         spectrum = np.fft.rfft(frames * self._hann, axis=-1)

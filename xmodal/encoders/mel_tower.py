@@ -58,7 +58,7 @@ class _Residual(nn.Module):
 
 
 class MelTower(nn.Module):
-    """Map log-mel windows to one vector: a 7 x 7 stem of stride 4, residual stages, mean over time and over windows.
+    """Map log-mel windows to one vector: a 7 x 7 stem of stride 4, residual stages, mean over the windows that sound.
 
     Args:
         config: the architecture.
@@ -91,7 +91,11 @@ class MelTower(nn.Module):
         x = torch.relu(self.stem_norm(self.stem(x.contiguous(memory_format=torch.channels_last))))
         x = self.stages(x)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-        vectors: Tensor = self.head(pooled.reshape(B, W, -1).mean(1))
+        # A constant window is silence, which many recordings are filled up with: it counts only where all is silent.
+        sounding = (windows.amax((2, 3)) > windows.amin((2, 3))).float()
+        weights = torch.where(sounding.any(1, keepdim=True), sounding, 1.0)
+        weights = weights / weights.sum(1, keepdim=True)
+        vectors: Tensor = self.head((pooled.reshape(B, W, -1) * weights[..., None]).sum(1))
         return vectors
 
 
