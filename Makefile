@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # No stage talks to the network unless a data set or an encoder has to be fetched.
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro test check lint types bench clean
+.PHONY: setup repro real test check lint types bench clean
 
 setup: $(VENV)/installed  ## create .venv with the locked versions
 
@@ -16,6 +16,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 repro: setup  ## the whole study: data, training, features, metrics
 	dvc repro
+
+real: export XMODAL_DATA := $(abspath $(XMODAL_DATA))
+real: setup  ## the documented experiment on real data: make real XMODAL_DATA=<folder>
+	dvc exp run --temp --force --name real $$(sed "s/^/-S /" experiments/real.txt)
+	dvc exp show --only-changed
 
 test: setup  ## the default tests: no GPU, no network
 	python -m pytest

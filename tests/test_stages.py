@@ -1,0 +1,138 @@
+"""A toy run of the whole study: every stage as DVC runs it, in pipeline order, on a very small world."""
+
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from closure import ROOT
+from typer.testing import CliRunner
+
+from xmodal.datasets.scenes import generate
+from xmodal.stage import build_app
+from xmodal.store import verify
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SMALL = {
+    "pretrain": {"epochs": 1, "batch": 16, "micro_batch": 8},
+    "pretrain_audio": {"epochs": 1, "batch": 32},
+    "extract": {"workers": 0},
+    "fewshot": {"seeds": [1], "steps": 20},
+    "fewshot_audio": {"seeds": [1], "steps": 20},
+    "decode_train": {"epochs": 1, "batch": 32},
+    "decode": {"beam": 2, "max_tokens": 8},
+}
+
+
+def small_params() -> dict:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SMALL.items():
+        assert set(values) <= set(params[section]), section
+        params[section] |= values
+    return params | {"shots": 1, "precision": "fp32", "device": "cpu"}
+
+
+def options(values: dict) -> str:
+    """Spell a section as DVC unpacks it with the parsing options of .dvc/config."""
+    parts = []
+    for key, value in values.items():
+        if isinstance(value, bool):
+            parts.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            parts += [f"--{key} {shlex.quote(str(one))}" for one in (value if isinstance(value, list) else [value])]
+    return " ".join(parts)
+
+
+def commands(stage: str, params: dict) -> Iterator[list[str]]:
+    """Yield the arguments of each command of a stage, with every ${...} filled in."""
+    entry = PIPELINE[stage]
+    if "foreach" in entry:
+        found = lookup(entry["foreach"], params)
+        items = found.items() if isinstance(found, dict) else [(item, item) for item in found]
+    elif "matrix" in entry:
+        items = [("", {"dataset": d, "modality": m}) for d in params["datasets"] for m in params["modalities"]]
+    else:
+        items = [("", "")]
+    for key, item in items:
+        known = params | {"item": item, "key": key}
+
+        def fill(match: re.Match[str], known: dict = known) -> str:
+            value = lookup(match.group(0), known)
+            return options(value) if isinstance(value, dict) else str(value)
+
+        command = shlex.split(re.sub(r"\$\{[\w.]+\}", fill, entry.get("do", entry)["cmd"]))
+        assert command[:3] == ["python", "-m", f"stages.{stage}"]
+        yield command[3:]
+
+
+def lookup(reference: str, params: dict) -> object:
+    value: object = params
+    for part in reference.strip("${}").split("."):
+        assert isinstance(value, dict)
+        value = value[part]
+    return value
+
+
+def run_stage(stage: str, arguments: list[str]) -> None:
+    app = build_app(importlib.import_module(f"stages.{stage}").main)
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, f"{stage} {arguments}: {result.output}"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("study")
+    sizes = {"class_train": 3, "class_val": 2, "class_test": 1, "shifted_test": 48, "clips": 1}
+    generate(folder / "data" / "scenes", seed=0, train=48, val=16, test=16, **sizes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in list(PIPELINE)[1:]:
+            for arguments in commands(stage, small_params()):
+                run_stage(stage, arguments)
+        yield folder
+
+
+def test_every_declared_output_is_there(study: Path) -> None:
+    params = small_params()
+    for stage, entry in PIPELINE.items():
+        for output in [*entry.get("do", entry).get("outs", []), *entry.get("do", entry).get("metrics", [])]:
+            path = output if isinstance(output, str) else next(iter(output))
+            path = path.replace("${encoder}", params["encoder"])
+            path = re.sub(r"\$\{item(\.dataset)?\}", "scenes", path)
+            path = path.replace("${item.modality}", "image").replace("${key}", "caption")
+            assert (study / path).exists(), f"{stage}: {path}"
+
+
+def test_stores_verify(study: Path) -> None:
+    for modality in ("image", "text", "audio"):
+        verify(study / "features" / "mini" / "scenes" / f"{modality}.zarr")
+
+
+def test_metrics_have_the_agreed_names(study: Path) -> None:
+    def read(name: str) -> dict:
+        return json.loads((study / "metrics" / f"{name}.json").read_text())
+
+    assert {"top1", "top5", "n", "audio.top1"} <= set(read("zeroshot/scenes"))
+    assert {"i2t.recall_at_1", "t2i.recall_at_10", "median_rank"} <= set(read("retrieval/scenes"))
+    assert {"shots", "mean", "std"} == set(read("fewshot/scenes")["cross_modal_linear"])
+    assert {"cider", "bleu4", "rouge_l"} <= set(read("decode/caption"))
+
+
+def test_a_second_run_changes_no_feature(study: Path) -> None:
+    stores = study / "features" / "mini" / "scenes"
+    before = {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file()}
+    for arguments in commands("extract", small_params()):
+        run_stage("extract", arguments)
+    assert {path: path.stat().st_mtime_ns for path in stores.rglob("*") if path.is_file()} == before
+
+
+def test_bad_input_is_one_line_and_status_1(study: Path) -> None:
+    app = build_app(importlib.import_module("stages.zeroshot").main)
+    result = CliRunner().invoke(app, ["--dataset", "nowhere", "--encoder", "mini"])
+    assert result.exit_code == 1
+    assert "nowhere" in result.stderr
+    assert "TableError" in result.stderr
