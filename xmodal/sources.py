@@ -10,7 +10,6 @@ from typing import Protocol, Self
 
 from xmodal.encoders.protocol import Modality
 from xmodal.errors import DataError
-from xmodal.tables import ITEMS, TEXTS, read_table
 
 
 class Source(Protocol):
@@ -120,6 +119,8 @@ def source_of(data_dir: Path, modality: Modality) -> Source:
     Raises:
         TableError: a table is missing or breaks its schema.
     """
+    from xmodal.tables import ITEMS, TEXTS, read_table  # late: decoding workers import this module and need no polars
+
     if modality == "text":
         texts = read_table(data_dir / "texts.parquet", TEXTS)
         return TextSource(texts["id"].to_list(), texts["text"].to_list())
