@@ -22,14 +22,14 @@ def main(
     max_tokens: Annotated[int, typer.Option(help="Longest caption.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
 ) -> None:
-    """Write metrics/decode/<task>.json and plots/decode/<task>/."""
+    """Write metrics/decode/<task>.json, predictions/<task>.json and samples to plots/decode/<task>/."""
     described = read_described(Path("data") / dataset, Path("features") / encoder / dataset)
     captioner = load_captioner(Path("models/decoder") / task, device=select_device(device))
     decoding = Decoding(beam=beam, max_tokens=max_tokens)
     predictions = write_captions(captioner, described.vectors, decoding=decoding)
     scores = score_captions(described.ids, predictions, described.references)
     plots = Path("plots/decode") / task
-    write_predictions(plots / "predictions.json", described.ids, predictions)
+    write_predictions(Path("predictions") / f"{task}.json", described.ids, predictions)
     shown = [
         (id, one.texts[0], described.references[id][0]) for id, one in zip(described.ids, predictions, strict=True)
     ]

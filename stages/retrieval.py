@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from xmodal.retrieval import evaluate_retrieval, write_retrieval
+from xmodal.similarity import stored_similarity, write_similarity
 from xmodal.stage import run
 
 
@@ -14,10 +15,15 @@ def main(
     encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
 ) -> None:
     """Write metrics/retrieval/<set>.json and plots/retrieval/<set>/."""
-    result = evaluate_retrieval(Path("data") / dataset, Path("features") / encoder / dataset)
-    write_retrieval(
-        result, Path("metrics/retrieval") / f"{dataset}.json", Path("plots/retrieval") / dataset, title=dataset
+    data, features, plots = (
+        Path("data") / dataset,
+        Path("features") / encoder / dataset,
+        Path("plots/retrieval") / dataset,
     )
+    result = evaluate_retrieval(data, features)
+    write_retrieval(result, Path("metrics/retrieval") / f"{dataset}.json", plots, title=dataset)
+    if result.metrics.get("n_images"):
+        write_similarity(stored_similarity(data, features), plots / "similarity.png")
 
 
 if __name__ == "__main__":
