@@ -34,7 +34,7 @@ INVERSE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 RADII = {"small": (8.5, 9.5), "medium": (11.5, 12.5), "large": (14.5, 16.0)}
 BOX_RADIUS = 6.5
-BOX_PROBABILITY = 5 / 8  # where there is room for it: half of all scenes have a box
+BOX_PROBABILITY = 3 / 5  # where there is room for it: half of all scenes have a box
 _TEXTURE_ODDS = (0.52, 0.16, 0.16, 0.16)
 _COUNT_ODDS = (0.6, 0.25, 0.15)
 _ROOM = {1: 16.0, 2: 29.0, 3: 33.0}  # the largest sum of radii that fits, with a box beside one or two things
