@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xmodal import distributed
 from xmodal.errors import ConfigError
 from xmodal.rng import numpy_generator
 
@@ -23,7 +24,8 @@ class BatchPlan:
         drop_last: leave out the rows that do not fill the last batch of an epoch; otherwise that batch is smaller.
 
     Raises:
-        ConfigError: the batch is empty or, with `drop_last`, larger than the data.
+        ConfigError: the batch is empty or, with `drop_last`, larger than the data; or a batch has fewer rows than there
+            are processes.
 
     Example:
         >>> plan = BatchPlan(items=5, batch=2, seed=0)
@@ -40,6 +42,12 @@ class BatchPlan:
         """Refuse a batch that never fills."""
         if self.batch < 1 or (self.drop_last and self.batch > self.items):
             raise ConfigError(f"batch is {self.batch}, expected 1 to {self.items}, the number of rows")
+        smallest = self.batch if self.drop_last else self.items % self.batch or self.batch
+        if smallest < distributed.world_size():
+            raise ConfigError(
+                f"a batch of {smallest} rows leaves some of {distributed.world_size()} processes without any: "
+                "choose another batch, or drop the last one of an epoch"
+            )
 
     @property
     def steps_per_epoch(self) -> int:

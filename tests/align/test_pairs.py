@@ -68,7 +68,7 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize("members", [2, 3])
 def test_ranks_share_the_same_global_batches(monkeypatch: pytest.MonkeyPatch, members: int) -> None:
-    batches = batches_of(toy_pairs(), batch=4, drop_last=False, augmentation=Augmentation(crop_scale=(0.5, 1.0)))
+    batches = batches_of(toy_pairs(11), batch=4, drop_last=False, augmentation=Augmentation(crop_scale=(0.5, 1.0)))
     whole = list(islice(batches(0), 6))
     parts = []
     for member in range(members):
@@ -124,12 +124,15 @@ def test_crops_stay_inside_and_cover_their_range() -> None:
     assert Augmentation().draw(5, np.random.default_rng(0)) is None
 
 
-def test_nonsense_is_refused() -> None:
+def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for values in ({"crop_scale": (0.0, 1.0)}, {"crop_scale": (0.9, 0.5)}, {"crop_ratio": (0.0, 1.0)}):
         with pytest.raises(ConfigError, match=next(iter(values))):
             Augmentation(**values)
     with pytest.raises(ConfigError, match="batch is 11, expected 1 to 10, the number of rows"):
         batches_of(toy_pairs(), batch=11)
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
+    with pytest.raises(ConfigError, match="a batch of 2 rows leaves some of 3 processes without any"):
+        batches_of(toy_pairs(), batch=4, drop_last=False)
     pictures = PicturesInMemory(np.zeros((2, 3, 4, 4), np.uint8))
     with pytest.raises(EmptyInputError, match="picture 1 has no caption"):
         make_pairs(pictures, [["a"], []], np.zeros((1, 2)))

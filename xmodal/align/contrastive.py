@@ -74,7 +74,7 @@ def contrastive_backward(
 
 def _split(batch: Batch, micro_batch: int) -> list[Batch]:
     rows = len(batch["key"])
-    starts = range(0, max(rows, 1), micro_batch)
+    starts = range(0, rows, micro_batch)
     return [{name: tensor[start : start + micro_batch] for name, tensor in batch.items()} for start in starts]
 
 

@@ -123,7 +123,7 @@ def normalise(picture_BCHW: Tensor, mean: Sequence[float], std: Sequence[float],
         theta: (B, 2, 3) affine maps of `Augmentation.draw`, sampled bilinearly with mirrored borders; None for none.
     """
     x_BCHW = picture_BCHW.float()
-    if theta is not None and len(theta):  # a rank may have no row of a last batch
+    if theta is not None:
         grid = functional.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
         x_BCHW = functional.grid_sample(x_BCHW, grid, padding_mode="reflection", align_corners=False)
     mean_3, std_3 = (torch.tensor(values, device=x_BCHW.device).view(3, 1, 1) for values in (mean, std))
@@ -150,7 +150,7 @@ class PairBatches:
         drop_last: leave out the pictures that do not fill the last batch of an epoch; otherwise that batch is smaller.
 
     Raises:
-        ConfigError: the batch is empty or, with `drop_last`, larger than the data.
+        ConfigError: the batch does not fit the data or the number of processes, see `BatchPlan`.
     """
 
     pairs: Pairs

@@ -153,10 +153,10 @@ class Captioner(nn.Module):
             encoder_attention_mask=mask_BT[owner_N].long(),
             use_cache=False,
         ).last_hidden_state
-        # Only tokens that count go through the vocabulary, which is the widest layer.
-        counted = target_NL != IGNORED
-        logits = self._logits(hidden[counted]).float()
-        return torch.nn.functional.cross_entropy(logits, target_NL[counted], reduction="sum")
+        # All N x L tokens pass, padding too: picking those that count would give every batch a shape of its own, for
+        # which the CPU kernels are compiled and kept again and again.
+        logits = self._logits(hidden).float().flatten(0, 1)
+        return torch.nn.functional.cross_entropy(logits, target_NL.flatten(), reduction="sum", ignore_index=IGNORED)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         scale = self.t5.config.d_model**-0.5 if self.t5.config.scale_decoder_outputs else 1.0
