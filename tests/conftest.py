@@ -31,3 +31,8 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}: set XMODAL_DATA")
     return folder
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Keep `--doctest-modules` away from conftest files: several have one name, and none has an example."""
+    return True if collection_path.name == "conftest.py" else None
