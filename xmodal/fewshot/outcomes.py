@@ -1,7 +1,8 @@
 """What a few-shot benchmark gives back: an outcome per cell, a result per method and shot count, metrics for files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,16 +11,23 @@ from xmodal.errors import ConfigError
 
 
 class Outcome(NamedTuple):
-    """One method in one cell: test and val accuracy (fractions), and what was chosen; None where nothing was."""
+    """One method in one cell.
+
+    Args:
+        seed: of the draw; None where nothing was drawn.
+        fold: the test fold, -1 where the data set has fixed splits.
+        test: accuracy on the test rows, a fraction.
+        val: accuracy on the validation rows, a fraction; None where there was nothing to select.
+        chosen: what was selected on the validation rows, by name: of a trained head lr, weight_decay, batch and step.
+        shifted: accuracy on each shifted test set by its name, fractions.
+    """
 
     seed: int | None
     fold: int
     test: float
     val: float | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    batch: int | None = None
-    step: int | None = None
+    chosen: Mapping[str, float | int | str] = MappingProxyType({})
+    shifted: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,17 @@ batched sweep together. The other published methods, `PEERS`, see a cell as a `S
 go out; who reads stores and tables is `stored`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from xmodal import rng
 from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.arms import ADAPTER_GRID, ARMS, LINEAR_GRID, METHODS, ZERO_SHOT, Arm, Grid
 from xmodal.fewshot.cells import Cell
 from xmodal.fewshot.heads import apply_adapter
 from xmodal.fewshot.outcomes import MethodResult, Outcome, summarise
@@ -26,60 +27,6 @@ from xmodal.fewshot.sweep import sweep
 from xmodal.zeroshot.weights import Averaging, class_weights
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A trained method.
-
-    Args:
-        modality: "uni" trains on items only, "cross" with half of each batch from the class texts.
-        start: "random" (uniform in +-1/sqrt(D)) or "text" (the zero-shot head).
-        wise_ratio: the share of the zero-shot head that the chosen head is mixed with, see `wise_ft`.
-        adapter: train an adapter before the head, and choose from `ADAPTER_GRID`.
-    """
-
-    modality: Literal["uni", "cross"]
-    start: Literal["random", "text"]
-    wise_ratio: float = 0.0
-    adapter: bool = False
-
-
-ZERO_SHOT = "zeroshot"
-HIDDEN_SHARE = 4  # an adapter has D / 4 hidden units
-ARMS: Mapping[str, Arm] = {
-    "linear_probe": Arm("uni", "random"),
-    "linear_text_start": Arm("uni", "text"),
-    "wise_ft": Arm("uni", "text", 0.5),
-    "cross_modal_linear": Arm("cross", "text"),
-    "cross_modal_random_start": Arm("cross", "random"),
-    "cross_modal_wise_ft": Arm("cross", "text", 0.5),
-    "clip_adapter": Arm("uni", "text", adapter=True),
-    "cross_modal_adapter": Arm("cross", "text", adapter=True),
-}
-METHODS = (ZERO_SHOT, *ARMS, *PEERS)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Hyper-parameters to choose from; in ties the first in the order lr, weight decay, batch wins.
-
-    Args:
-        lrs: learning rates.
-        weight_decays: decoupled weight decays.
-        batches: rows in a batch, items and texts together.
-    """
-
-    lrs: tuple[float, ...] = (1e-3, 1e-4)
-    weight_decays: tuple[float, ...] = (0.0, 0.01, 1e-4)
-    batches: tuple[int, ...] = (8, 32)
-
-    def __post_init__(self) -> None:
-        """Refuse an empty axis and batches that cannot be halved."""
-        if not (self.lrs and self.weight_decays and self.batches) or min(self.batches) < 2:
-            raise ConfigError(f"few-shot grid {self}: expected values on every axis, batches of at least 2")
-
-
-LINEAR_GRID = Grid()
-ADAPTER_GRID = Grid(lrs=(1e-4, 1e-5, 1e-6, 1e-7), weight_decays=(0.0, 1e-3, 1e-5), batches=(8,))
 PUBLISHED_RECIPE = Recipe()
 
 
@@ -269,11 +216,13 @@ def _test_arm(bench: _Bench, arm: Arm, cell: Cell, chosen: _Chosen) -> Outcome:
     if arm.wise_ratio:
         weight_CD = wise_ft(weight_CD, bench.text_CD, arm.wise_ratio)
     val, test = (bench.accuracy(weight_CD, rows, chosen.run.adapter) for rows in (cell.val, cell.test))
-    return Outcome(cell.seed, cell.fold, test, val, *chosen[1:], chosen.run.step)
+    _, lr, weight_decay, batch = chosen
+    found = {"lr": lr, "weight_decay": weight_decay, "batch": batch, "step": chosen.run.step}
+    return Outcome(cell.seed, cell.fold, test, val, found)
 
 
 def _run_peer(bench: _Bench, method: Method, cell: Cell, scale: float, seed: int) -> Outcome:
     support = Support(*bench.rows(cell.train), *bench.rows(cell.val), bench.text_CD, scale=scale)
     found = method(support, rng.derive_seed(seed, "fewshot", "peer", cell.shots, cell.seed, cell.fold))
     row_RD, label_R = bench.rows(cell.test)
-    return Outcome(cell.seed, cell.fold, float(hits(found.logits(row_RD), label_R)), found.val_accuracy)
+    return Outcome(cell.seed, cell.fold, float(hits(found.logits(row_RD), label_R)), found.val_accuracy, found.chosen)
