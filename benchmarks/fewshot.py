@@ -21,7 +21,7 @@ from results import write_result
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from xmodal.fewshot.protocol import LINEAR_GRID
+from xmodal.fewshot.arms import LINEAR_GRID
 from xmodal.fewshot.runs import Recipe, Stream, Variant, epoch_batches, learning_rate
 from xmodal.fewshot.sweep import sweep
 from xmodal.rng import numpy_generator, torch_generator

@@ -91,3 +91,36 @@ def test_bad_folds_are_named():
         fold_cells([1, 1], [0, 0], shots=[1], seeds=[1])
     with pytest.raises(DataError, match="1 shots, seed 1, fold 1: tested class 0 has no train row"):
         fold_cells([1, 2], [0, 0], shots=[1], seeds=[1])
+
+
+def test_only_a_row_without_features_is_drawn_anew():
+    labels, splits = [row % 3 for row in range(60)], ["train"] * 30 + ["val"] * 15 + ["test"] * 15
+    (whole,) = split_cells(splits, labels, shots=[4], seeds=[1])
+    lost = {whole.train[5], whole.val[2], whole.test[0]}
+    (mended,) = split_cells(splits, labels, shots=[4], seeds=[1], usable=set(range(60)) - lost)
+    assert mended.test == whole.test[1:]
+    for before, after, split in ((whole.train, mended.train, "train"), (whole.val, mended.val, "val")):
+        (changed,) = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        assert changed[0] in lost
+        assert changed[1] not in {*whole.train, *whole.val, *lost}
+        assert splits[changed[1]] == split
+        assert labels[changed[1]] == labels[changed[0]]
+
+
+def test_rows_drawn_anew_from_folds_are_in_train_or_in_val():
+    labels, folds = [row % 2 for row in range(40)], [row % 5 for row in range(40)]
+    lost = set(range(0, 40, 7))
+    for cell in fold_cells(folds, labels, shots=[2], seeds=[1, 2], usable=set(range(40)) - lost):
+        used = [*cell.train, *cell.val, *cell.test]
+        assert len(set(used)) == len(used)
+        assert not lost & set(used)
+        assert all(folds[row] == cell.fold for row in cell.test)
+        assert (len(cell.train), len(cell.val)) == (4, 4)
+
+
+def test_a_class_without_another_row_has_fewer_and_without_any_is_named():
+    labels, splits = [0, 0, 1, 1, 0, 1, 0, 1], ["train"] * 4 + ["val"] * 2 + ["test"] * 2
+    (cell,) = split_cells(splits, labels, shots=[2], seeds=[1], usable={0, 2, 3, 4, 5, 6, 7})
+    assert sorted(cell.train) == [0, 2, 3]
+    with pytest.raises(DataError, match="tested class 0 has no train row"):
+        split_cells(splits, labels, shots=[2], seeds=[1], usable={2, 3, 4, 5, 6, 7})

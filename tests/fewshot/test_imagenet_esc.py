@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
+from xmodal.fewshot.arms import Grid
 from xmodal.fewshot.audiovisual_bench import AudioVisualData, Bench
 from xmodal.fewshot.audiovisual_draws import image_draws, restrict, sound_draws
 from xmodal.fewshot.imagenet_esc import (
@@ -19,7 +20,6 @@ from xmodal.fewshot.imagenet_esc import (
     run_audiovisual,
     wins,
 )
-from xmodal.fewshot.protocol import Grid
 from xmodal.fewshot.runs import Recipe, learning_rate
 
 CLASSES, DIM, CLIPS, FOLDS = 12, 24, 8, 5

@@ -51,8 +51,8 @@ ARMS: Mapping[str, Arm] = {
     "cross_modal_partial_wise_ft": Arm("cross", "text", "partial", WISE_RATIO),
 }
 METHODS = (ZERO_SHOT, *ARMS, *PEERS)
-# These make their logits of the class texts; the other peers only add them to what they learn from items.
-PEERS_OF_TEXTS = ("clap",)
+# What these learn is relative to the class texts; the other peers only add zero-shot logits to what items teach them.
+PEERS_OF_TEXTS = ("lp_plus_plus", "clap")
 
 
 def needs_texts(method: str) -> bool:

@@ -4,8 +4,8 @@ A cell holds row numbers of one feature matrix and nothing else, so that picture
 folds are the same to the protocol. Nothing here reads features.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.fewshot.sampler import MAX_VAL_SHOTS, Shots, sample_shots
@@ -33,7 +33,12 @@ class Cell:
 
 
 def split_cells(
-    splits: Sequence[str], labels: Sequence[int], *, shots: Sequence[int], seeds: Sequence[int]
+    splits: Sequence[str],
+    labels: Sequence[int],
+    *,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    usable: Container[int] | None = None,
 ) -> list[Cell]:
     """Return one cell per shot count and seed for a data set with splits train, val and test; shots outermost.
 
@@ -45,6 +50,8 @@ def split_cells(
         labels: (N,) class of each row.
         shots: shot counts, each at least 1.
         seeds: seeds of the draws.
+        usable: the rows that have features; None where all have. Draws are over all rows, so that they are the
+            published ones; a drawn row without features is replaced by the first free row of its class that has.
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
@@ -59,7 +66,8 @@ def split_cells(
     rows = {part: [row for row, split in enumerate(splits) if split == part] for part in ("train", "val", "test")}
     if not rows["train"] or not rows["test"]:
         raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(rows['test'])} test rows, expected both")
-    tested = {labels[row] for row in rows["test"]}
+    test = [row for row in rows["test"] if usable is None or row in usable]
+    tested = {labels[row] for row in test}
     cells = []
     for k in shots:
         for seed in seeds:
@@ -70,13 +78,21 @@ def split_cells(
                 train, val = [rows["train"][i] for i in drawn.train], [rows["val"][i] for i in drawn.val]
             else:
                 train, val = _draw_disjoint(rows["train"], labels, k, seed)
+            taken = {*train, *val}
+            train = _mend(train, rows["train"], labels, usable, taken)
+            val = _mend(val, rows["val"] or rows["train"], labels, usable, taken)
             _check_classes(tested, labels, train, val, f"{k} shots, seed {seed}")
-            cells.append(Cell(k, seed, -1, tuple(train), tuple(val), tuple(rows["test"])))
+            cells.append(Cell(k, seed, -1, tuple(train), tuple(val), tuple(test)))
     return cells
 
 
 def fold_cells(
-    folds: Sequence[int], labels: Sequence[int], *, shots: Sequence[int], seeds: Sequence[int]
+    folds: Sequence[int],
+    labels: Sequence[int],
+    *,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    usable: Container[int] | None = None,
 ) -> list[Cell]:
     """Return one cell per shot count, seed and test fold; the other folds give the train and val rows.
 
@@ -88,6 +104,8 @@ def fold_cells(
         labels: (N,) class of each row.
         shots: shot counts, each at least 1.
         seeds: seeds of the draws.
+        usable: the rows that have features; None where all have. Draws are over all rows, so that they are the
+            published ones; a drawn row without features is replaced by the first free row of its class that has.
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
@@ -105,11 +123,48 @@ def fold_cells(
     for k in shots:
         for seed in seeds:
             for fold in sorted(set(folds)):
-                test = [row for row, own in enumerate(folds) if own == fold]
-                train, val = _draw_disjoint([r for r, own in enumerate(folds) if own != fold], labels, k, seed)
+                pool = [row for row, own in enumerate(folds) if own != fold]
+                test = [row for row, own in enumerate(folds) if own == fold and (usable is None or row in usable)]
+                train, val = _draw_disjoint(pool, labels, k, seed)
+                taken = {*train, *val}
+                train, val = (_mend(part, pool, labels, usable, taken) for part in (train, val))
                 _check_classes({labels[r] for r in test}, labels, train, val, f"{k} shots, seed {seed}, fold {fold}")
                 cells.append(Cell(k, seed, fold, tuple(train), tuple(val), tuple(test)))
     return cells
+
+
+def renumber(cells: Sequence[Cell], usable: Sequence[int]) -> list[Cell]:
+    """Return the cells with rows numbered by their place among the usable ones, ascending, which all of theirs are.
+
+    Example:
+        >>> renumber([Cell(1, 1, -1, (0,), (2,), (3,))], [0, 2, 3])[0].test
+        (2,)
+    """
+    place = {row: number for number, row in enumerate(usable)}
+
+    def numbers(rows: Sequence[int]) -> tuple[int, ...]:
+        return tuple(place[row] for row in rows)
+
+    return [replace(one, train=numbers(one.train), val=numbers(one.val), test=numbers(one.test)) for one in cells]
+
+
+def _mend(
+    drawn: Sequence[int], pool: Sequence[int], labels: Sequence[int], usable: Container[int] | None, taken: set[int]
+) -> list[int]:
+    """Return the draw with each row that cannot be used replaced by the first free one of its class, if there is one.
+
+    All other rows stay those of the draw over the whole table. `taken` are the rows of the
+    cell, and grows by what is used.
+    """
+    if usable is None:
+        return list(drawn)
+    mended = []
+    for row in drawn:
+        free = [other for other in pool if labels[other] == labels[row] and other in usable and other not in taken]
+        if row in usable or free:
+            mended.append(row if row in usable else free[0])
+            taken.add(mended[-1])
+    return mended
 
 
 def _draw_disjoint(pool: Sequence[int], labels: Sequence[int], k: int, seed: int) -> tuple[list[int], list[int]]:

@@ -16,9 +16,10 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from xmodal.errors import ConfigError
+from xmodal.fewshot.arms import Grid
 from xmodal.fewshot.audiovisual_bench import OTHER, TASKS, AudioVisualData, Bench, Companion, Run, Task
 from xmodal.fewshot.audiovisual_draws import TaskDraws
-from xmodal.fewshot.protocol import PUBLISHED_RECIPE, Grid
+from xmodal.fewshot.protocol import PUBLISHED_RECIPE
 from xmodal.fewshot.runs import Recipe, Trained, Variant
 from xmodal.fewshot.sweep import sweep
 

@@ -8,7 +8,7 @@ Axes: N items, M texts, G variants, R rows in a batch, C classes, D embedding.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import product
@@ -22,7 +22,8 @@ from xmodal.errors import ConfigError, DataError, DivergedError, EmptyInputError
 from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, learning_rate
 from xmodal.fewshot.support import Fitted
 
-PARTIAL_RECIPE = Recipe(scale=math.exp(4.0))
+PARTIAL_SCALE = math.exp(4.0)
+PARTIAL_RECIPE = Recipe(scale=PARTIAL_SCALE)
 PARTIAL_VARIANTS = tuple(Variant(lr, decay) for lr, decay in product((1e-5, 1e-6, 1e-7), (0.0, 1e-3, 1e-5)))
 PARTIAL_BATCH = 8
 ROWS_AT_A_TIME = 64  # evaluated together: tokens are large
@@ -73,26 +74,37 @@ def fit_partial(
     Args and errors are those of `fine_tune`.
     """
     runs = fine_tune(items, texts, label_N, stream, variants, recipe)
-    best = max(range(len(runs)), key=lambda run: runs[run].head.val_accuracy)  # max keeps the first of equals
+    best = choose(runs)
     run, variant = runs[best], variants[best]
-    network = deepcopy(items.network).to(items.inputs[0].device).eval().requires_grad_(requires_grad=False)
-    network.load_state_dict({**network.state_dict(), **run.items})
-
-    @torch.no_grad()
-    def logits(*inputs: Tensor) -> Tensor:
-        parts = [
-            functional.normalize(network(*_computable(rows)).float(), dim=-1) @ run.head.weight.T * recipe.scale
-            for rows in zip(*(torch.split(value, ROWS_AT_A_TIME) for value in inputs), strict=True)
-        ]
-        return torch.cat(parts)
-
+    rows = features(items.network, run, items.inputs[0].device)
     chosen = {
         "lr": variant.lr,
         "weight_decay": variant.weight_decay,
         "batch": stream.batches.shape[1],
         "step": run.head.step,
     }
-    return Fitted(logits, run.head.val_accuracy, chosen)
+    return Fitted(lambda *inputs: rows(*inputs) @ run.head.weight.T * recipe.scale, run.head.val_accuracy, chosen)
+
+
+def choose(runs: Sequence[PartialRun]) -> int:
+    """Return which run has the highest validation accuracy, the first of equals."""
+    return max(range(len(runs)), key=lambda number: runs[number].head.val_accuracy)  # max keeps the first of equals
+
+
+def features(network: nn.Module, run: PartialRun, device: torch.device) -> Callable[..., Tensor]:
+    """Return what makes unit rows (R, D) float32 of the inputs of items, with the network as the run trained it."""
+    tuned = deepcopy(network).to(device).eval().requires_grad_(requires_grad=False)
+    tuned.load_state_dict({**tuned.state_dict(), **run.items})
+
+    @torch.no_grad()
+    def rows(*inputs: Tensor) -> Tensor:
+        parts = [
+            functional.normalize(tuned(*_computable(some)).float(), dim=-1)
+            for some in zip(*(torch.split(value, ROWS_AT_A_TIME) for value in inputs), strict=True)
+        ]
+        return torch.cat(parts)
+
+    return rows
 
 
 def fine_tune(

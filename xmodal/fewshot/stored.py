@@ -1,17 +1,20 @@
 """Few-shot benchmarks from stores: labelled pictures or sounds, their class prompts, and who trains and tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xmodal.class_prompts import HAND_CRAFTED, read_prompts
 from xmodal.encoders.protocol import Modality
-from xmodal.errors import EmptyInputError
+from xmodal.errors import EmptyInputError, StoreError
 from xmodal.features import SetFeatures, choose_subset
-from xmodal.fewshot.cells import Cell, fold_cells, split_cells
-from xmodal.fewshot.protocol import FewShotData
+from xmodal.fewshot.bench import FewShotData, Views
+from xmodal.fewshot.cells import Cell, fold_cells, renumber, split_cells
+from xmodal.sources import view_id
 from xmodal.tables import ITEMS, Row, read_table
 
 MAIN_SUBSET = "classes"
@@ -25,11 +28,13 @@ def read_benchmark(
     shots: Sequence[int],
     seeds: Sequence[int],
     group: str | None = None,
+    views: Sequence[str] = (),
 ) -> tuple[FewShotData, list[Cell]]:
     """Return the features of every labelled item of `modality` and one cell per shot count, seed and fold.
 
-    Sets with folds are cross-validated over them; others use their splits train, val and test. Rows keep the order of
-    the items table, so that draws are those of the published index files.
+    Sets with folds are cross-validated over them; others use their splits train, val and test. Draws are over the rows
+    of the items table, in its order, so they are those of the published index files; a drawn item that has no vector is
+    replaced by another one of its class. An encoder that has embedded no texts gives a benchmark without texts.
 
     Args:
         data_dir: `data/<set>`, with its tables.
@@ -38,21 +43,59 @@ def read_benchmark(
         shots: labelled items a class.
         seeds: of the draws.
         group: template set of the class prompts; None takes the hand-crafted one, else the first of the text table.
+        views: further views of the train items, which the store must hold; names as in `encoders.views`.
 
     Raises:
         EmptyInputError: no item of this modality has a label and a vector, or the set has no class prompts.
         ConfigError: it is not clear which subset is meant, or there is no template set of that name.
         DataError: a class has too few items.
-        StoreError: a store cannot be read.
+        StoreError: a store cannot be read, or has no such view.
     """
-    rows, vectors = labelled_items(data_dir, features_dir, modality)
+    rows, features = main_rows(data_dir, modality), SetFeatures(features_dir)
     labels = [row["label"] for row in rows]
-    prompts, texts = class_prompts(data_dir, features_dir, group)
-    text_labels = torch.tensor([row["label"] for row in prompts])
-    data = FewShotData(vectors, torch.tensor(labels), texts, text_labels)
+    chosen = features.select(modality, [row["id"] for row in rows])
+    if not len(chosen.rows):
+        raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
+    usable = dict.fromkeys(chosen.rows.tolist())
     if all(row.get("fold") is not None for row in rows):
-        return data, fold_cells([row["fold"] for row in rows], labels, shots=shots, seeds=seeds)
-    return data, split_cells([row["split"] for row in rows], labels, shots=shots, seeds=seeds)
+        cells = fold_cells([row["fold"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
+    else:
+        cells = split_cells([row["split"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
+    cells = renumber(cells, list(usable))
+    rows = [rows[position] for position in chosen.rows]
+    data = FewShotData(torch.from_numpy(chosen.vectors), torch.tensor([row["label"] for row in rows]), None, None)
+    if features.has("text"):
+        prompts, texts = class_prompts(data_dir, features_dir, group)
+        data = replace(data, texts=texts, text_labels=torch.tensor([row["label"] for row in prompts]))
+    if views:
+        train = sorted({row for cell in cells for row in cell.train})
+        data = replace(data, views=_read_views(features, modality, [row["id"] for row in rows], train, views))
+    return data, cells
+
+
+def main_rows(data_dir: Path, modality: Modality) -> list[Row]:
+    """Return the labelled items of the main subset of one modality, in table order.
+
+    Raises:
+        EmptyInputError: no item of this modality has a label.
+        ConfigError: it is not clear which subset is meant.
+    """
+    rows = labelled_rows(data_dir, modality)
+    subset = choose_subset(sorted({row.get("subset") or "" for row in rows}), MAIN_SUBSET, None, where=str(data_dir))
+    return [row for row in rows if (row.get("subset") or "") == subset]
+
+
+def labelled_rows(data_dir: Path, modality: Modality) -> list[Row]:
+    """Return the labelled items of one modality in every subset, in table order.
+
+    Raises:
+        EmptyInputError: no item of this modality has a label.
+    """
+    items = read_table(data_dir / "items.parquet", ITEMS).to_dicts()
+    rows = [row for row in items if row["modality"] == modality and row.get("label") is not None]
+    if not rows:
+        raise EmptyInputError(f"{data_dir}: no item of modality {modality} has a label")
+    return rows
 
 
 def labelled_items(data_dir: Path, features_dir: Path, modality: Modality) -> tuple[list[Row], Tensor]:
@@ -63,17 +106,7 @@ def labelled_items(data_dir: Path, features_dir: Path, modality: Modality) -> tu
         ConfigError: it is not clear which subset is meant.
         StoreError: the store cannot be read.
     """
-    rows = [
-        row
-        for row in read_table(data_dir / "items.parquet", ITEMS).to_dicts()
-        if row["modality"] == modality and row.get("label") is not None
-    ]
-    if not rows:
-        raise EmptyInputError(f"{data_dir}: no item of modality {modality} has a label")
-    subsets = sorted({row.get("subset") or "" for row in rows})
-    subset = choose_subset(subsets, MAIN_SUBSET, None, where=str(data_dir))
-    rows = [row for row in rows if (row.get("subset") or "") == subset]
-    features = SetFeatures(features_dir)
+    rows, features = main_rows(data_dir, modality), SetFeatures(features_dir)
     chosen = features.select(modality, [row["id"] for row in rows])
     if not len(chosen.rows):
         raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
@@ -96,3 +129,16 @@ def class_prompts(data_dir: Path, features_dir: Path, group: str | None) -> tupl
     prompts = read_prompts(data_dir, group, preferred=HAND_CRAFTED)
     chosen = SetFeatures(features_dir).select("text", [row["id"] for row in prompts])
     return [prompts[position] for position in chosen.rows], torch.from_numpy(chosen.vectors)
+
+
+def _read_views(
+    features: SetFeatures, modality: Modality, ids: Sequence[str], train: Sequence[int], views: Sequence[str]
+) -> Views:
+    """Return the further views of some items, all of the first view, then all of the second, and so on."""
+    names = [view_id(ids[row], view) for view in views for row in train]
+    try:
+        chosen = features.select(modality, names)
+    except StoreError as error:
+        raise StoreError(f"{error}; the views {list(views)} of the train items have to be extracted first") from error
+    shown = np.tile(np.array(train, np.int64), len(views))[chosen.rows]
+    return Views(torch.from_numpy(chosen.vectors), torch.from_numpy(shown))

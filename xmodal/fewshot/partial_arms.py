@@ -1,0 +1,66 @@
+"""Partial fine-tuning in the cells of a benchmark: stored tokens of its rows, and the towers behind them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.errors import ConfigError
+from xmodal.fewshot.arms import Arm, Grid
+from xmodal.fewshot.bench import Bench, Towers
+from xmodal.fewshot.cells import Cell
+from xmodal.fewshot.learnt import Learnt
+from xmodal.fewshot.partial import PARTIAL_SCALE, Part, choose, features, fine_tune
+from xmodal.fewshot.runs import Recipe, Variant
+from xmodal.fewshot.streams import make_stream, refuse_unfit
+
+
+def train_partial(bench: Bench, arm: Arm, cells: Sequence[Cell], grid: Grid, recipe: Recipe, seed: int) -> list[Learnt]:
+    """Fine-tune every run of every cell and return the one of each cell that validation chooses.
+
+    Raises:
+        ConfigError: the benchmark has no towers to train, or no batch size of the grid fits a cell.
+        DivergedError: a loss is no finite number.
+    """
+    towers = bench.data.towers
+    if towers is None:
+        raise ConfigError(
+            "few-shot: partial fine-tuning needs what lies before the last layer of a tower, and the stores hold "
+            "vectors only; extract with image_layer or text_layer 1"
+        )
+    return [_train_cell(bench, towers, arm, cell, grid, replace(recipe, scale=PARTIAL_SCALE), seed) for cell in cells]
+
+
+def _train_cell(bench: Bench, towers: Towers, arm: Arm, cell: Cell, grid: Grid, recipe: Recipe, seed: int) -> Learnt:
+    rows = [*bench.train(cell), *cell.val]
+    items = Part(towers.items, _on(bench, towers.inputs(rows)))
+    # Where no text is in a batch, its tower would only decay.
+    texts = Part(nn.Identity(), (bench.row_ND[:0],))
+    if arm.modality == "cross":
+        texts = Part(towers.texts, _on(bench, towers.text_inputs))
+    numbers = [*rows, *(bench.texts if arm.modality == "cross" else ())]
+    place_N = torch.full((len(bench.label_N),), -1)
+    place_N[torch.tensor(numbers)] = torch.arange(len(numbers))
+    label_n = bench.label_N[torch.tensor(numbers, device=bench.device)]
+    variants = [Variant(lr, decay) for lr, decay in product(grid.lrs, grid.weight_decays)]
+    found = []
+    for batch in grid.batches:
+        stream = make_stream(bench, arm, cell, batch, recipe.steps, seed)
+        if stream is None:
+            continue
+        local = replace(stream, batches=place_N[stream.batches], val=tuple(place_N[torch.tensor(cell.val)].tolist()))
+        runs = fine_tune(items, texts, label_n, local, variants, recipe)
+        found += [(variant, batch, run) for variant, run in zip(variants, runs, strict=True)]
+    if not found:
+        refuse_unfit(bench, arm, cell, grid.batches)
+    # In ties the first in the order lr, weight decay, batch, as everywhere.
+    found.sort(key=lambda one: (variants.index(one[0]), one[1]))
+    variant, batch, run = found[choose([run for _, _, run in found])]
+    chosen = {"lr": variant.lr, "weight_decay": variant.weight_decay, "batch": batch, "step": run.head.step}
+    return Learnt(run.head.weight, features(items.network, run, bench.device), recipe.scale, chosen)
+
+
+def _on(bench: Bench, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(value.to(bench.device) for value in inputs)
