@@ -1,14 +1,12 @@
-"""Few-shot heads on the labelled pictures of one data set, with and without class names as further samples."""
+"""Few-shot methods on the labelled pictures of one data set, with and without class names as further samples."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from xmodal.fewshot.evaluate import evaluate
 from xmodal.fewshot.outcomes import accuracy_table, entries
-from xmodal.fewshot.protocol import run as run_protocol
-from xmodal.fewshot.runs import Recipe
-from xmodal.fewshot.stored import read_benchmark
 from xmodal.files import write_csv, write_json
 from xmodal.stage import run
 
@@ -18,15 +16,30 @@ def main(
     encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
     shots: Annotated[int, typer.Option(help="Labelled pictures a class.")],
     seeds: Annotated[list[int], typer.Option(help="Of the draws; results are means over them.")],
-    methods: Annotated[list[str], typer.Option(help="See xmodal.fewshot.protocol.METHODS.")],
-    steps: Annotated[int, typer.Option(help="Updates of each trained run.")],
+    methods: Annotated[list[str], typer.Option(help="See xmodal.fewshot.arms.METHODS.")],
+    prompts: Annotated[str, typer.Option(help="Template set of the class prompts; empty takes the hand-crafted one.")],
+    steps: Annotated[int, typer.Option(help="Updates of each run of a head or an adapter.")],
+    partial_steps: Annotated[int, typer.Option(help="Updates of each run of partial fine-tuning.")],
     seed: Annotated[int, typer.Option(help="Names the random streams of training.")],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
+    views: Annotated[list[str] | None, typer.Option(help="Further views of train pictures, as extracted.")] = None,
     shots_all: Annotated[list[int] | None, typer.Option(help="Several shot counts in place of the one.")] = None,
 ) -> None:
     """Write metrics/fewshot/<set>.json and plots/fewshot/<set>.csv."""
-    paths = Path("data") / dataset, Path("features") / encoder / dataset
-    data, cells = read_benchmark(*paths, "image", shots=shots_all or [shots], seeds=seeds)
-    results = run_protocol(data, cells, methods=methods, recipe=Recipe(steps=steps), seed=seed)
+    results = evaluate(
+        (Path("data") / dataset, Path("features") / encoder / dataset),
+        "image",
+        shots=shots_all or [shots],
+        seeds=seeds,
+        methods=methods,
+        steps=steps,
+        partial_steps=partial_steps,
+        seed=seed,
+        group=prompts or None,
+        views=views or (),
+        encoder_dir=Path("models/encoder"),
+        device=device,
+    )
     write_json(Path("metrics/fewshot") / f"{dataset}.json", entries(results))
     write_csv(Path("plots/fewshot") / f"{dataset}.csv", *accuracy_table(results))
 

@@ -4,15 +4,18 @@ One process uses one GPU or all cores. Under `torchrun` each process takes the G
 """
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 
 from xmodal.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16"]
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -83,3 +86,18 @@ def single_core_pool() -> ThreadPoolExecutor:
     """
     # Asking for the number also fixes it for the calling thread, which goes on with all cores.
     return ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def map_on_cores(function: Callable[[Value], Result], values: Sequence[Value], device: torch.device) -> list[Result]:
+    """Return what `function` makes of each value; on a CPU every value has one core, elsewhere one comes after another.
+
+    See `single_core_pool` for why.
+
+    Example:
+        >>> map_on_cores(abs, [-1, 2], torch.device("cpu"))
+        [1, 2]
+    """
+    if device.type != "cpu":
+        return [function(value) for value in values]
+    with single_core_pool() as pool:
+        return list(pool.map(function, values))

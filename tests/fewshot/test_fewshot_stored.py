@@ -43,7 +43,7 @@ def world(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_pictures_keep_their_splits_and_broken_ones_are_left_out(world):
-    data, cells = read_benchmark(*world, "image", shots=[1, 2, 4], seeds=[1])
+    data, cells, *_ = read_benchmark(*world, "image", shots=[1, 2, 4], seeds=[1])
     assert data.items.shape == (3 * EACH * CLASSES - 1, DIM)
     splits = np.repeat(["train", "val", "test"], EACH * CLASSES).tolist()
     labels = [row % CLASSES for row in range(len(splits))]
@@ -54,14 +54,14 @@ def test_pictures_keep_their_splits_and_broken_ones_are_left_out(world):
 
 
 def test_sounds_with_folds_are_cross_validated(world):
-    data, cells = read_benchmark(*world, "audio", shots=[2], seeds=[1, 2])
+    data, cells, *_ = read_benchmark(*world, "audio", shots=[2], seeds=[1, 2])
     folds = [row // CLASSES // EACH for row in range(3 * EACH * CLASSES)]
     assert cells == fold_cells(folds, data.labels.tolist(), shots=[2], seeds=[1, 2])
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_the_protocol_runs_on_what_was_read(world, modality):
-    data, cells = read_benchmark(*world, modality, shots=[2], seeds=[1])
+    data, cells, *_ = read_benchmark(*world, modality, shots=[2], seeds=[1])
     grid = Grid((1e-2,), (0.0,), (4,))
     results = run(data, cells, methods=METHODS, grid=grid, adapter_grid=grid, recipe=Recipe(steps=50, eval_every=10))
     assert all(result.mean > 0.9 for result in results if result.method in ("zeroshot", "cross_modal_linear"))
@@ -84,7 +84,7 @@ def test_one_template_set_is_used_the_hand_crafted_one_first(tmp_path: Path) -> 
     write_store(tmp_path / "features", "image", [row["id"] for row in items], np.ones((6, 2)))
     write_store(tmp_path / "features", "text", [row["id"] for row in texts], np.arange(8.0).reshape(4, 2) + 1)
     arguments = {"shots": [1], "seeds": [1]}
-    data, _ = read_benchmark(tmp_path / "data", tmp_path / "features", "image", **arguments)
+    data, *_ = read_benchmark(tmp_path / "data", tmp_path / "features", "image", **arguments)
     assert data.texts.tolist() == [[5.0, 6.0], [7.0, 8.0]]
-    data, _ = read_benchmark(tmp_path / "data", tmp_path / "features", "image", group="ensemble", **arguments)
+    data, *_ = read_benchmark(tmp_path / "data", tmp_path / "features", "image", group="ensemble", **arguments)
     assert data.texts.tolist() == [[1.0, 2.0], [3.0, 4.0]]

@@ -154,10 +154,9 @@ class Bench:
     def train(self, cell: Cell) -> list[int]:
         """Return the numbers of the train rows of a cell: its items, then their further views, view by view."""
         views = [self._views.get(item, []) for item in cell.train]
-        if len({len(own) for own in views}) > 1:
-            raise DataError(
-                f"few-shot: items with {sorted({len(own) for own in views})} further views, expected one number"
-            )
+        counts = sorted({len(own) for own in views})
+        if len(counts) > 1:
+            raise DataError(f"few-shot: train items with {counts} further views, expected as many of each")
         return [*cell.train, *(number for view in zip(*views, strict=True) for number in view)]
 
     def support(self, cell: Cell, scale: float) -> Support:

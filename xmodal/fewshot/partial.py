@@ -22,8 +22,7 @@ from xmodal.errors import ConfigError, DataError, DivergedError, EmptyInputError
 from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, learning_rate
 from xmodal.fewshot.support import Fitted
 
-PARTIAL_SCALE = math.exp(4.0)
-PARTIAL_RECIPE = Recipe(scale=PARTIAL_SCALE)
+PARTIAL_RECIPE = Recipe(scale=math.exp(4.0))
 PARTIAL_VARIANTS = tuple(Variant(lr, decay) for lr, decay in product((1e-5, 1e-6, 1e-7), (0.0, 1e-3, 1e-5)))
 PARTIAL_BATCH = 8
 ROWS_AT_A_TIME = 64  # evaluated together: tokens are large

@@ -7,12 +7,13 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from xmodal.device import map_on_cores
 from xmodal.errors import ConfigError
 from xmodal.fewshot.arms import Arm, Grid
 from xmodal.fewshot.bench import Bench, Towers
 from xmodal.fewshot.cells import Cell
 from xmodal.fewshot.learnt import Learnt
-from xmodal.fewshot.partial import PARTIAL_SCALE, Part, choose, features, fine_tune
+from xmodal.fewshot.partial import Part, choose, features, fine_tune
 from xmodal.fewshot.runs import Recipe, Variant
 from xmodal.fewshot.streams import make_stream, refuse_unfit
 
@@ -30,7 +31,7 @@ def train_partial(bench: Bench, arm: Arm, cells: Sequence[Cell], grid: Grid, rec
             "few-shot: partial fine-tuning needs what lies before the last layer of a tower, and the stores hold "
             "vectors only; extract with image_layer or text_layer 1"
         )
-    return [_train_cell(bench, towers, arm, cell, grid, replace(recipe, scale=PARTIAL_SCALE), seed) for cell in cells]
+    return map_on_cores(lambda cell: _train_cell(bench, towers, arm, cell, grid, recipe, seed), cells, bench.device)
 
 
 def _train_cell(bench: Bench, towers: Towers, arm: Arm, cell: Cell, grid: Grid, recipe: Recipe, seed: int) -> Learnt:

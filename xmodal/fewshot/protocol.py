@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xmodal import rng
+from xmodal.device import map_on_cores
 from xmodal.errors import ConfigError, EmptyInputError
 from xmodal.fewshot.arms import (
     ADAPTER_GRID,
@@ -25,6 +26,7 @@ from xmodal.fewshot.cells import Cell
 from xmodal.fewshot.head_arms import train_heads
 from xmodal.fewshot.learnt import Learnt
 from xmodal.fewshot.outcomes import MethodResult, Outcome, summarise
+from xmodal.fewshot.partial import PARTIAL_RECIPE
 from xmodal.fewshot.partial_arms import train_partial
 from xmodal.fewshot.peers import PEERS
 from xmodal.fewshot.runs import Recipe
@@ -41,6 +43,7 @@ def run(
     adapter_grid: Grid = ADAPTER_GRID,
     partial_grid: Grid = PARTIAL_GRID,
     recipe: Recipe = PUBLISHED_RECIPE,
+    partial_recipe: Recipe = PARTIAL_RECIPE,
     seed: int = 0,
     device: str = "cpu",
 ) -> list[MethodResult]:
@@ -56,8 +59,9 @@ def run(
         methods: names from `METHODS`.
         grid: hyper-parameters of heads to choose from, in each cell by validation accuracy.
         adapter_grid: the same for adapters.
-        partial_grid: the same for partial fine-tuning, whose scale is e^4 whatever that of the recipe.
-        recipe: how each run is trained.
+        partial_grid: the same for partial fine-tuning.
+        recipe: how each run of a head or an adapter is trained.
+        partial_recipe: the same for partial fine-tuning.
         seed: addresses the batches and random starts, together with shots, seed and fold of the cell.
         device: where everything runs.
 
@@ -77,13 +81,13 @@ def run(
 
     def outcomes_of(method: str) -> list[Outcome]:
         if method in PEERS:
-            return [_test_peer(bench, method, cell, recipe.scale, seed) for cell in cells]
+            return map_on_cores(lambda cell: _test_peer(bench, method, cell, recipe.scale, seed), cells, bench.device)
         arm = ARMS[method]
         plain = replace(arm, wise_ratio=0.0)
         source = bench.tokens if arm.trained == "partial" and bench.tokens is not None else bench.vectors
         if plain not in learnt:
             if arm.trained == "partial":
-                learnt[plain] = train_partial(bench, plain, cells, partial_grid, recipe, seed)
+                learnt[plain] = train_partial(bench, plain, cells, partial_grid, partial_recipe, seed)
             else:
                 own_grid = adapter_grid if arm.trained == "adapter" else grid
                 learnt[plain] = train_heads(bench, plain, cells, own_grid, recipe, seed)

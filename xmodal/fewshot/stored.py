@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +21,22 @@ from xmodal.tables import ITEMS, Row, read_table
 MAIN_SUBSET = "classes"
 
 
+class Benchmark(NamedTuple):
+    """What the stores of a data set hold for the few-shot protocol.
+
+    Args:
+        data: the features.
+        cells: the draws.
+        ids: the rows of the store behind the items and then behind their further views, as `Bench` numbers them.
+        text_ids: those behind the texts.
+    """
+
+    data: FewShotData
+    cells: list[Cell]
+    ids: list[str]
+    text_ids: list[str]
+
+
 def read_benchmark(
     data_dir: Path,
     features_dir: Path,
@@ -29,7 +46,7 @@ def read_benchmark(
     seeds: Sequence[int],
     group: str | None = None,
     views: Sequence[str] = (),
-) -> tuple[FewShotData, list[Cell]]:
+) -> Benchmark:
     """Return the features of every labelled item of `modality` and one cell per shot count, seed and fold.
 
     Sets with folds are cross-validated over them; others use their splits train, val and test. Draws are over the rows
@@ -64,13 +81,16 @@ def read_benchmark(
     cells = renumber(cells, list(usable))
     rows = [rows[position] for position in chosen.rows]
     data = FewShotData(torch.from_numpy(chosen.vectors), torch.tensor([row["label"] for row in rows]), None, None)
+    ids, text_ids = [row["id"] for row in rows], []
     if features.has("text"):
         prompts, texts = class_prompts(data_dir, features_dir, group)
+        text_ids = [row["id"] for row in prompts]
         data = replace(data, texts=texts, text_labels=torch.tensor([row["label"] for row in prompts]))
     if views:
         train = sorted({row for cell in cells for row in cell.train})
-        data = replace(data, views=_read_views(features, modality, [row["id"] for row in rows], train, views))
-    return data, cells
+        seen, view_ids = _read_views(features, modality, ids, train, views)
+        data, ids = replace(data, views=seen), [*ids, *view_ids]
+    return Benchmark(data, cells, ids, text_ids)
 
 
 def main_rows(data_dir: Path, modality: Modality) -> list[Row]:
@@ -133,12 +153,12 @@ def class_prompts(data_dir: Path, features_dir: Path, group: str | None) -> tupl
 
 def _read_views(
     features: SetFeatures, modality: Modality, ids: Sequence[str], train: Sequence[int], views: Sequence[str]
-) -> Views:
-    """Return the further views of some items, all of the first view, then all of the second, and so on."""
+) -> tuple[Views, list[str]]:
+    """Return further views of some items and their ids: all of the first view, then all of the second, and so on."""
     names = [view_id(ids[row], view) for view in views for row in train]
     try:
         chosen = features.select(modality, names)
     except StoreError as error:
         raise StoreError(f"{error}; the views {list(views)} of the train items have to be extracted first") from error
     shown = np.tile(np.array(train, np.int64), len(views))[chosen.rows]
-    return Views(torch.from_numpy(chosen.vectors), torch.from_numpy(shown))
+    return Views(torch.from_numpy(chosen.vectors), torch.from_numpy(shown)), chosen.take(names)

@@ -32,7 +32,7 @@ def read_towers(
         features: the stores of the benchmark.
         modality: of the items.
         ids: of the items and of their further views, as `Bench` numbers them.
-        text_ids: of the class prompts.
+        text_ids: of the class prompts; empty without texts.
         shifted: the stores and the ids of each shifted test set.
 
     Raises:
@@ -40,8 +40,8 @@ def read_towers(
         WeightsError: a tower cannot be read or cut there.
         StoreError: a store cannot be read, or a shifted one is cut elsewhere.
     """
-    store, texts = features.store(modality), features.store("text")
-    layer, text_layer = layer_of(store), layer_of(texts)
+    store = features.store(modality)
+    layer, text_layer = layer_of(store), layer_of(features.store("text")) if text_ids else 0
     if layer == text_layer == 0:
         raise ConfigError(
             f"{features.folder}: its stores hold vectors only, and partial fine-tuning trains on what lies before the "
@@ -49,11 +49,12 @@ def read_towers(
         )
     network, names = _part(encoder_dir / modality, layer)
     text_network, text_names = _part(encoder_dir / "text", text_layer)
+    texts = _reader(features.store("text"), text_ids, text_names)(range(len(text_ids))) if text_ids else ()
     return Towers(
         network,
         _reader(store, ids, names),
         text_network,
-        _reader(texts, text_ids, text_names)(range(len(text_ids))),
+        texts,
         {name: _reader(own.store(modality), own_ids, names) for name, (own, own_ids) in shifted.items()},
     )
 
