@@ -86,7 +86,7 @@ def test_items_with_unequal_views_are_named():
     cell = Cell(1, 1, -1, (0, 1, 2, 3), cell.val, cell.test)
     with pytest.raises(DataError, match=r"further views, expected as many of each"):
         Bench(some, "cpu").train(cell)
-    with pytest.raises(DataError, match="a view of item 99, expected 0 to 71"):
+    with pytest.raises(DataError, match="a view of item 99, items are 0 to 71"):
         Bench(dataclasses.replace(data, views=Views(data.items[:1], torch.tensor([99]))), "cpu")
 
 
