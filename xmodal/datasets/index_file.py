@@ -28,6 +28,11 @@ def index_name(shots: int, seed: int) -> str:
     return f"shot_{shots}-seed_{seed}.json"
 
 
+def index_files(folder: Path) -> list[Path]:
+    """Return the index files in a folder, sorted by name; none where there is no such folder."""
+    return sorted(folder.glob("shot_*-seed_*.json"))
+
+
 def read_index(path: Path, split: Split) -> Shots:
     """Return the draw of an index file, as positions in the lists of `split`.
 
