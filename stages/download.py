@@ -1,7 +1,7 @@
 """Put one data set in its place: tables and media below data/<set>/.
 
-Everything of a real data set is kept unless `limit` says otherwise. Few-shot draws count the rows of a split, so a limit
-changes them: they are then no longer those of the published index files.
+Everything of a real data set is kept unless `limit` says otherwise. Few-shot draws count the rows of a split, so a
+limit changes them: they are then no longer those of the published index files.
 """
 
 from pathlib import Path

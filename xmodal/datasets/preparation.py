@@ -226,8 +226,12 @@ def _without_empty_captions(listing: Listing) -> tuple[Listing, list[Row]]:
 
 def _prompts(names: Sequence[str], listing: Listing, options: Options) -> list[Row]:
     rows: list[Row] = []
+    chosen: dict[str, str] = {}
     for templates in (options.templates or listing.templates) if names else ():
         group = set_name(templates)
+        if group in chosen:
+            raise ConfigError(f"template sets {chosen[group]!r} and {templates!r} would both be called {group!r}")
+        chosen[group] = templates
         sentences = listing.template_sets.get(templates) or load_templates(templates)
         rows += prompt_rows(names, sentences, group, keep_underscores=options.keep_underscores)
     return rows
