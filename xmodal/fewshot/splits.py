@@ -1,6 +1,6 @@
 """The split of any labelled pictures: read from a split file or a data set, or made anew.
 
-Paths are as the source has them: those of a data set are relative to its folder. What is drawn from a split is in
+What is drawn from a split is in
 `sampler`, how it is written in `xmodal.datasets.split_file` and `index_file`.
 """
 
@@ -24,6 +24,9 @@ Recipe = Literal["three", "val"]
 def read_splits(source: Path) -> dict[str, list[Entry]]:
     """Return the lists train, val and test of a split file or of a data set, each in its order.
 
+    A data set that was prepared from a split file gives the paths of that file, which are its ids. Other paths are
+    relative to the folder of the data set.
+
     Args:
         source: a split file in CoOp's form, a prepared data set `data/<set>`, or a folder in any layout that
             `xmodal.datasets.detect` knows and that has splits. Of a data set, the labelled pictures of its main subset.
@@ -42,6 +45,7 @@ def read_splits(source: Path) -> dict[str, list[Entry]]:
             f"{source}: {len(unsplit)} of {len(rows)} pictures have no split, such as {unsplit[0]}; "
             "`xmodal fewshot split` makes one"
         )
+    rows = [{**row, "path": row["id"]} if row["path"].endswith(f"/{row['id']}") else row for row in rows]
     return {part: _entries([row for row in rows if row["split"] == part]) for part in SPLITS}
 
 
