@@ -1,5 +1,8 @@
 """The download stage: template sets by option, none for the generated set; sizes and limits."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 from stages.download import main
 from xmodal.datasets import prepare
 from xmodal.datasets.coop import SETS
+from xmodal.datasets.prompts import load_templates
 from xmodal.stage import build_app
 from xmodal.tables import ITEMS, TEXTS, read_table
 
@@ -55,6 +59,25 @@ def test_sizes_of_scenes_never_cut_a_real_set_and_a_limit_does(
 
 def test_parameters_limit_no_real_set_by_default() -> None:
     assert yaml.safe_load((ROOT / "params.yaml").read_text())["download"]["limit"] == 0
+
+
+def test_every_byte_is_the_same_whatever_the_hash_seed(tmp_path: Path) -> None:
+    write_tree(tmp_path / "shelf", FOOD)
+    sets = [option for name in ("hand_crafted", "ensemble", "mined") for option in ("--prompts", name)]
+    command = [sys.executable, "-m", "stages.download", "--name", "food101", *ARGUMENTS, "--limit", "0", *sets]
+    found = []
+    for seed in ("1", "4711"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        (tmp_path / seed).mkdir()
+        subprocess.run([*command, "--local", str(tmp_path / "shelf")], cwd=tmp_path / seed, env=environment, check=True)
+        files = sorted((tmp_path / seed / "data").rglob("*"))
+        found.append({str(file.relative_to(tmp_path / seed)): file.read_bytes() for file in files if file.is_file()})
+    assert found[0] == found[1]
+    texts = read_table(tmp_path / "1" / "data" / "food101" / "texts.parquet", TEXTS)
+    pool = texts.filter(texts["group"] == "ensemble")["text"].to_list()
+    for label, name in enumerate(("apple pie", "waffles")):
+        filled = [template.replace("{}", name) for template in load_templates("ensemble")]
+        assert pool[180 * label : 180 * (label + 1)] == filled
 
 
 def test_the_generated_set_keeps_its_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
