@@ -18,6 +18,7 @@ from xmodal.datasets.prompts import (
     spoken_name,
     write_templates,
 )
+from xmodal.datasets.scenes.classes import CLASS_NAMES, TEMPLATES, prompts
 from xmodal.errors import ConfigError, DataError
 from xmodal.tables import TEXTS, frame_of
 
@@ -182,6 +183,15 @@ def test_templates_are_recovered_from_the_prompts_that_they_made(pool: str, tmp_
         assert recover_templates(prompt_rows(names, templates, "x"), spoken) == templates
     write_templates(tmp_path / "again.txt", templates)
     assert load_templates(str(tmp_path / "again.txt")) == templates
+
+
+def test_articles_of_stored_prompts_may_follow_the_class() -> None:
+    assert recover_templates([*prompt_rows(["dog"], ["a {} here", "An {}"], "x")], ["dog"]) == ["a {} here", "An {}"]
+    rows = prompt_rows(["dog", "emu"], ["this is a {} in a park"], "x")
+    rows[1]["text"] = "this is an emu in a park"
+    assert recover_templates(rows, ["dog", "emu"]) == ["this is a {} in a park"]
+    made = [{"label": label, "text": text} for label, _, text in prompts()]
+    assert recover_templates(made, CLASS_NAMES) == list(TEMPLATES)
 
 
 def test_prompts_that_no_template_makes_are_refused() -> None:

@@ -140,6 +140,8 @@ def prompt_rows(
 def recover_templates(rows: Sequence[Row], class_names: Sequence[str]) -> list[str]:
     """Return the templates that `prompt_rows` has filled, in their order: its inverse, for prompts that are stored.
 
+    Prompts may say "an" where their class asks for it; a template has the article of the first class that fits.
+
     Args:
         rows: the prompts of one template set, ordered by label, then by template.
         class_names: the names in label order, as the prompts have them.
@@ -160,11 +162,17 @@ def recover_templates(rows: Sequence[Row], class_names: Sequence[str]) -> list[s
         texts = [str(row["text"]) for row in rows[number::n_templates]]
         # A name may also be a word of the template, so that not every class gives it back.
         candidates = (text.replace(name, "{}") for text, name in zip(texts, class_names, strict=True))
-        template = next((one for one in candidates if [one.replace("{}", name) for name in class_names] == texts), None)
+        plain = [_one_article(text) for text in texts]
+        fitting = (t for t in candidates if [_one_article(t.replace("{}", name)) for name in class_names] == plain)
+        template = next(fitting, None)
         if template is None:
             raise DataError(f"prompt {texts[0]!r}: no template makes it and those of the other classes")
         templates.append(template)
     return templates
+
+
+def _one_article(text: str) -> str:
+    return re.sub(r"\b([Aa])n\b", r"\1", text)
 
 
 def write_templates(path: Path, templates: Sequence[str]) -> None:
