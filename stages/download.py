@@ -1,4 +1,8 @@
-"""Put one data set in its place: tables and media below data/<set>/."""
+"""Put one data set in its place: tables and media below data/<set>/.
+
+Everything of a real data set is kept unless `limit` says otherwise. Few-shot draws count the rows of a split, so a
+limit changes them: they are then no longer those of the published index files.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,11 +15,12 @@ from xmodal.stage import run
 
 def main(
     name: Annotated[str, typer.Option(help="A known data set, or a folder of that name below XMODAL_DATA.")],
-    train: Annotated[int, typer.Option(help="Pictures of scenes; elsewhere at most so many items of the split.")],
+    train: Annotated[int, typer.Option(help="Pictures of scenes with captions; of no other set.")],
     val: Annotated[int, typer.Option(help="The same for the split val.")],
     test: Annotated[int, typer.Option(help="The same for the split test.")],
+    limit: Annotated[int, typer.Option(help="At most so many items of each split, not of scenes; 0 keeps all.")],
     max_failed: Annotated[float, typer.Option(help="Fraction of broken media above which the set is refused.")],
-    seed: Annotated[int, typer.Option(help="Generates scenes; draws missing splits.")],
+    seed: Annotated[int, typer.Option(help="Generates scenes; draws missing splits and limits.")],
     prompts: Annotated[
         list[str] | None, typer.Option(help="Template sets of class prompts; none: those of the set.")
     ] = None,
@@ -31,6 +36,7 @@ def main(
         train=train,
         val=val,
         test=test,
+        limit=limit,
         templates=tuple(prompts or ()),
     )
 

@@ -1,7 +1,7 @@
 """The `xmodal` command: look at stores and search them, try an encoder on one's own files, check the machine.
 
 The study itself is run by DVC; nothing here is a stage. Heavy modules are imported inside the commands that need them,
-so that `xmodal --help` answers at once. All printing of the library happens here.
+so that `xmodal --help` answers at once. All printing of the library happens here and in `fewshot/cli.py`.
 """
 
 import json
@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xmodal.console import AsJson, echo_json
 from xmodal.errors import ConfigError
+from xmodal.fewshot.cli import app as fewshot
 from xmodal.stage import StageGroup, configure_logging
 
 if TYPE_CHECKING:
     from xmodal.encoders.protocol import Tower
 
 app = typer.Typer(cls=StageGroup, add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app.add_typer(fewshot, name="fewshot")
 
 StorePath = Annotated[Path, typer.Argument(help="A feature store, <name>.zarr.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 EncoderDir = Annotated[Path, typer.Option("--encoder", help="Folder with one tower folder per modality.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")]
 DataDir = Annotated[Path | None, typer.Option("--data", help="Folder of the data set, data/<set>.")]
@@ -38,10 +40,6 @@ def main() -> None:
     """Run the command line; an error made on purpose is one line on stderr and exit status 1."""
     configure_logging()
     app()
-
-
-def _echo_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _load(encoder: Path, modality: str, device: str) -> "Tower":
@@ -66,7 +64,7 @@ def info(
         facts: dict[str, Any] = {"path": str(entry), "rows": len(store), "dim": store.dim, "dtype": store.dtype.name}
         found.append(facts | {"failed": int((~store.valid).sum()), "provenance": store.provenance})
     if as_json:
-        _echo_json(found if len(found) > 1 else found[0])
+        echo_json(found if len(found) > 1 else found[0])
         return
     for facts in found:
         typer.echo(f"{facts['path']}: {facts['rows']} x {facts['dim']} {facts['dtype']}, {facts['failed']} failed")
@@ -81,7 +79,7 @@ def verify(stores: Annotated[list[Path], typer.Argument(help="Feature stores.")]
 
     reports = [inspect(path) for path in stores]
     if as_json:
-        _echo_json([asdict(report) for report in reports])
+        echo_json([asdict(report) for report in reports])
     for report in () if as_json else reports:
         verdict = f"{len(report.problems)} problems" if report.problems else "ok"
         typer.echo(f"{report.path}: {verdict}: {report.rows} x {report.dim} {report.dtype}, {report.failed} failed")
@@ -115,7 +113,7 @@ def search(
     hits = search_store(store, vector, top)
     contents = contents_of(data, [hit.id for hit in hits]) if data else {}
     if as_json:
-        _echo_json([{**asdict(hit), **({"content": contents[hit.id]} if data else {})} for hit in hits])
+        echo_json([{**asdict(hit), **({"content": contents[hit.id]} if data else {})} for hit in hits])
         return
     for rank, hit in enumerate(hits, 1):
         typer.echo(f"{rank:>3}  {hit.score:+.4f}  {hit.id}" + (f"  {contents[hit.id]}" if data else ""))
@@ -145,7 +143,7 @@ def demo(
     result = run_demo(path, *towers, names, sentences, scale=multiplier)
     written = write_demo(result, out, single=path.is_file())
     if as_json:
-        _echo_json(result.as_json())
+        echo_json(result.as_json())
     else:
         typer.echo(result.listing(), nl=False)
     for name in result.skipped:
@@ -182,7 +180,7 @@ def similarity(
     write_similarity(result, out, limits=limits)
     numbers = result.as_json()
     if as_json:
-        _echo_json(numbers)
+        echo_json(numbers)
         return
     right = f"{numbers['captions_right']} captions and {numbers['pictures_right']} pictures"
     typer.echo(f"{right} of {len(result.names)} find their own first; wrote {out}")
@@ -258,7 +256,7 @@ def zeroshot(
     if out is not None:
         write_result(result, out / "metrics.json", out, title=data.name)
     if as_json:
-        _echo_json(result.metrics())
+        echo_json(result.metrics())
     else:
         typer.echo(text_report(result.tasks[0]), nl=False)
 
@@ -275,7 +273,7 @@ def summary(
 
     rows = summarise(read_results(folder))
     if as_json:
-        _echo_json([asdict(row) for row in rows])
+        echo_json([asdict(row) for row in rows])
     else:
         typer.echo(format_summary(rows), nl=False)
 
@@ -287,7 +285,7 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine(Path.cwd())
     if as_json:
-        _echo_json([asdict(finding) for finding in findings])
+        echo_json([asdict(finding) for finding in findings])
     for finding in () if as_json else findings:
         typer.echo(f"{finding.name:<16} {finding.value}" + (f"   <- {finding.advice}" if finding.advice else ""))
     if not all(finding.fine for finding in findings):

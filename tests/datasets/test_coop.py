@@ -11,7 +11,7 @@ from coop_tree import tiny_split, write_tree
 from xmodal.datasets import DATASETS, classes_of, detect, plan, prepare, split_file
 from xmodal.datasets.coop import SETS, CoopSet, mined_templates, read
 from xmodal.datasets.split_file import read_split
-from xmodal.errors import DataError, ManualDownloadError
+from xmodal.errors import ConfigError, DataError, DownloadError, ManualDownloadError
 from xmodal.tables import ITEMS, TEXTS, read_table
 
 # Classes and rows of train, val, test as the paper and the split files count them.
@@ -123,6 +123,42 @@ def test_missing_and_empty_pictures_are_named_whatever_may_fail(tmp_path: Path) 
     with pytest.raises(DataError, match=r"dtd: 2 of 6 pictures .*/zigzagged_0002\.jpg, .*/banded_0003\.jpg; expected"):
         prepare("dtd", tmp_path / "out", local=tmp_path / "local", seed=0, max_failed=1.0)
     assert not (tmp_path / "out").exists()
+
+
+def test_dtd_as_it_is_published_asks_for_the_split_of_coop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_tree(tmp_path / "local", BY_KEY["dtd"])
+    (root / "split_zhou_DescribableTextures.json").unlink()
+    for path in ("imdb/imdb.mat", "labels/train1.txt", "labels/labels_joint_anno.txt"):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_text("x")
+    with pytest.raises(
+        DataError, match=r"DescribableTextures\.json: no such file\. dtd is read with CoOp's split.* at https://raw"
+    ):
+        read(BY_KEY["dtd"], root)
+
+    def offline(url: str, path: Path, **options: object) -> Path:
+        raise DownloadError(f"{url}: no route to host")
+
+    monkeypatch.setattr("xmodal.datasets.sources.fetch", offline)
+    with pytest.raises(DownloadError, match=r"dtd: https://raw\S+: no route .* put what it brings at .*/local/dtd/"):
+        prepare("dtd", tmp_path / "out", local=tmp_path / "local", seed=0, max_failed=0.0, downloads=tmp_path / "d")
+    root.rename(root.with_name("textures"))
+    with pytest.raises(DataError, match=r"\['imdb', 'labels'\]; if this is a published data set in its own layout"):
+        prepare("textures", tmp_path / "out", local=tmp_path / "local", seed=0, max_failed=1.0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_that_is_only_local_has_no_address_for_its_split(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"DTD10\.json: no such file\. dtd10 .* does not come with the pictures$"):
+        read(BY_KEY["dtd10"], tmp_path)
+
+
+def test_two_template_sets_of_one_name_are_refused(tmp_path: Path) -> None:
+    write_tree(tmp_path / "local", BY_KEY["eurosat"])
+    (tmp_path / "vanilla.txt").write_text("the {}\n")
+    sets = ("vanilla", str(tmp_path / "vanilla.txt"))
+    with pytest.raises(ConfigError, match=r"'vanilla' and '.*vanilla\.txt' would both be called 'vanilla'"):
+        prepare("eurosat", tmp_path / "out", local=tmp_path / "local", seed=0, max_failed=0.0, templates=sets)
 
 
 def test_prompt_sets_by_option(tmp_path: Path) -> None:

@@ -75,6 +75,13 @@ def test_nothing_there(tmp_path: Path) -> None:
         folder.read(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["aaa", "mmm", "zzz"])
+def test_a_class_folder_without_media_is_named_wherever_it_sorts(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, "cat/1.jpg", "oak/1.jpg", f"{name}/notes.txt")
+    with pytest.raises(DataError, match=rf"1 of 3 class folders have no picture and no sound: \['{name}'\]"):
+        folder.read(tmp_path)
+
+
 WNIDS = ("n01440764", "n01443537", "n02129165")  # tench, goldfish, lion: classes 0, 1 and 291
 
 

@@ -20,7 +20,7 @@ from xmodal.errors import (
 )
 from xmodal.tables import FAILED, ITEMS, TEXTS, Row, frame_of, read_table
 
-OPTIONS = Options(seed=0, max_failed=0.5, limits={})
+OPTIONS = Options(seed=0, max_failed=0.5)
 
 
 def item(name: str, **values: object) -> Row:
@@ -95,10 +95,10 @@ def _raise_no_space(path: Path, data: bytes) -> int:
 
 def test_limit_of_failures_is_exact_and_nothing_is_lost(root: Path, tmp_path: Path) -> None:
     listing = Listing([item("a"), item("zz")], failed=[{"id": "q", "path": "q", "reason": "why"}])
-    write_listing("set", listing, root, tmp_path / "out", Options(0, 2 / 3, {}))
+    write_listing("set", listing, root, tmp_path / "out", Options(0, 2 / 3))
     before = tree(tmp_path / "out")
     with pytest.raises(TooManyFailuresError, match=r"set: 2 of 3 media failed, .* 0.66: q \(why\); zz \(cannot"):
-        write_listing("set", listing, root, tmp_path / "out", Options(0, 0.66, {}))
+        write_listing("set", listing, root, tmp_path / "out", Options(0, 0.66))
     assert tree(tmp_path / "out") == before, "the older data set stays"
     assert {entry.name for entry in tmp_path.iterdir()} == {"root", "out"}
 
@@ -122,7 +122,7 @@ def test_empty_captions(root: Path, tmp_path: Path) -> None:
         "b#1": "empty caption",
     }
     with pytest.raises(TooManyFailuresError, match="3 of 8 captions"):
-        write_listing("set", Listing([item("a"), item("b")], texts), root, tmp_path / "out", Options(0, 0.3, {}))
+        write_listing("set", Listing([item("a"), item("b")], texts), root, tmp_path / "out", Options(0, 0.3))
 
 
 @pytest.mark.parametrize(
@@ -156,12 +156,12 @@ def test_paths_that_lead_outside(root: Path, tmp_path: Path, path: str) -> None:
         write_listing("set", Listing([item("a", path=path)]), root, tmp_path / "out", OPTIONS)
 
 
-def test_limits_keep_the_order_and_the_texts(root: Path, tmp_path: Path) -> None:
+def test_a_limit_keeps_the_order_and_the_texts(root: Path, tmp_path: Path) -> None:
     items = [item(name, split="train" if name < "e" else "test") for name in "abcdef"]
     texts = [row for name in "abcdef" for row in caption_rows(name, [name], "train")]
     kept = []
     for seed in (0, 0, 1, 2):
-        write_listing("set", Listing(items, texts), root, tmp_path / "out", Options(seed, 0.0, {"train": 2, "val": 0}))
+        write_listing("set", Listing(items, texts), root, tmp_path / "out", Options(seed, 0.0, limit=2))
         ids = read_table(tmp_path / "out" / "items.parquet", ITEMS)["id"].to_list()
         assert ids == sorted(ids)
         assert len(ids) == 4
@@ -169,6 +169,37 @@ def test_limits_keep_the_order_and_the_texts(root: Path, tmp_path: Path) -> None
         kept.append(ids)
     assert kept[0] == kept[1]
     assert len({tuple(ids) for ids in kept}) > 1
+
+
+def test_without_a_limit_every_item_stays_and_with_one_nothing_counts_the_rows_any_more(
+    root: Path, tmp_path: Path
+) -> None:
+    extras = {"split.json": b"{}", "indices/shot_1-seed_1.json": b"{}", "label_map.json": b"[0]"}
+    listing = Listing([item(name, split="train") for name in "abcdef"], extras=extras)
+    for limit, n_items, kept in ((0, 6, set(extras)), (6, 6, set(extras)), (5, 5, {"label_map.json"})):
+        write_listing("set", listing, root, tmp_path / "out", Options(0, 0.0, limit=limit))
+        assert read_table(tmp_path / "out" / "items.parquet", ITEMS).height == n_items
+        assert set(tree(tmp_path / "out")) & set(extras) == kept
+
+
+def test_a_picture_that_cannot_be_read_stops_a_listing_that_must_be_complete(root: Path, tmp_path: Path) -> None:
+    def broken(path: str) -> bytes:
+        if "b" in path:
+            raise OSError(errno.EIO, "Input/output error")
+        return b"x"
+
+    listing = Listing([item("a"), item("b"), item("c")], media=broken, complete=True)
+    with pytest.raises(TooManyFailuresError, match=r"1 of 3 media failed, .* b \(cannot be read: Input/output error\)"):
+        write_listing("set", listing, root, tmp_path / "out", Options(0, 1.0))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_handed_on_set_with_a_split_must_be_complete(root: Path, tmp_path: Path) -> None:
+    listing = Listing([item(name, split="train") for name in "abc"], extras={"split.json": b"{}"})
+    write_listing("set", listing, root, tmp_path / "shelf" / "mine", OPTIONS)
+    (tmp_path / "shelf" / "mine" / "media" / "b.jpg").unlink()
+    with pytest.raises(DataError, match="mine: 1 of 3 pictures of the split are missing or empty"):
+        prepare("mine", tmp_path / "out", local=tmp_path / "shelf", seed=0, max_failed=1.0)
 
 
 def test_split_of_an_item_is_the_split_of_its_captions(tmp_path: Path, root: Path) -> None:
@@ -183,7 +214,7 @@ def test_split_of_an_item_is_the_split_of_its_captions(tmp_path: Path, root: Pat
 def test_class_names_from_a_list(root: Path, tmp_path: Path) -> None:
     (tmp_path / "names.txt").write_text("big_cat\ndog\n")
     listing = Listing([item("a", label=1), item("b", label=0)], templates=("photo",))
-    options = Options(0, 0.0, {}, class_names=str(tmp_path / "names.txt"))
+    options = Options(0, 0.0, class_names=str(tmp_path / "names.txt"))
     write_listing("set", listing, root, tmp_path / "out", options)
     assert classes_of(read_table(tmp_path / "out" / "items.parquet", ITEMS)) == ["big cat", "dog"]
     with pytest.raises(DataError, match="label 1 has no class name"):
@@ -231,6 +262,8 @@ def test_unknown_names_and_impossible_options(tmp_path: Path) -> None:
         prepare("esc10", tmp_path / "out", local=None, seed=0, max_failed=2)
     with pytest.raises(ConfigError, match="expected none below 0"):
         prepare("esc10", tmp_path / "out", local=None, seed=0, max_failed=0, train=-1)
+    with pytest.raises(ConfigError, match="limit -1: expected none below 0"):
+        prepare("esc10", tmp_path / "out", local=None, seed=0, max_failed=0, limit=-1)
     with pytest.raises(ConfigError, match="needs train, val and test"):
         prepare("scenes", tmp_path / "out", local=None, seed=0, max_failed=0, train=5)
     with pytest.raises(ManualDownloadError, match=r"ESC-50/archive.*XMODAL_DATA"):

@@ -4,7 +4,7 @@
 `<local>/<name>/` and read by what its layout is. How to add a set: one module with `read` and sources, one line here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,7 @@ def prepare(
     train: int | None = None,
     val: int | None = None,
     test: int | None = None,
+    limit: int = 0,
     downloads: Path = Path("scratch/downloads"),
     templates: tuple[str, ...] = (),
     class_names: str = "",
@@ -92,11 +93,14 @@ def prepare(
         name: a known set, `scenes`, or a folder in `local`.
         out: `data/<set>/`; what is there is replaced when everything else is done.
         local: folder with data sets in their official unpacked layouts; what it has is not fetched.
-        seed: generates `scenes`; elsewhere assigns missing splits and draws subsets.
-        max_failed: fraction of the media, and of the captions, that may be missing, unreadable or empty.
-        train: pictures to generate for `scenes`; elsewhere at most so many items of this split (None: all).
+        seed: generates `scenes`; elsewhere assigns missing splits and draws the rows that a limit keeps.
+        max_failed: fraction of the media, and of the captions, that may be missing, unreadable or empty; where the set
+            has a published split, no picture may.
+        train: pictures to generate for `scenes`; no other set looks at it.
         val: the same for val.
         test: the same for test.
+        limit: at most so many items of each split are kept; 0 keeps all. Few-shot draws count the rows of a split, so
+            a limit changes them, and the published split and index files are left out. `scenes` has its sizes instead.
         downloads: where fetched archives are unpacked.
         templates: template sets for the class prompts, by name or file; empty takes those that belong to the set.
             `hand_crafted` and `mined` are those of the data set; `scenes` keeps its own prompts whatever is asked for.
@@ -110,8 +114,8 @@ def prepare(
         DataError: the files break their layout; TableError: duplicates; TooManyFailuresError; EmptyInputError.
     """
     sizes = {split: size for split, size in (("train", train), ("val", val), ("test", test)) if size is not None}
-    options = Options(seed, max_failed, sizes, templates, class_names, keep_underscores, texts_only)
-    _refuse_nonsense(name, options)
+    options = Options(seed, max_failed, limit, templates, class_names, keep_underscores, texts_only)
+    _refuse_nonsense(name, sizes, options)
     if name in GENERATED:
         from xmodal.datasets.scenes import generate  # late: the renderer is only wanted here
 
@@ -176,13 +180,12 @@ def detect(root: Path) -> Reader:
     return folder.read if manifest.find(root) is None else manifest.read
 
 
-def _refuse_nonsense(name: str, options: Options) -> None:
+def _refuse_nonsense(name: str, sizes: Mapping[str, int], options: Options) -> None:
     if not 0 <= options.max_failed <= 1:
         raise ConfigError(f"max_failed is {options.max_failed}, expected a fraction from 0 to 1")
-    sizes = options.limits
-    if any(size < 0 for size in sizes.values()):
-        raise ConfigError(f"{name}: sizes {sizes}, expected none below 0")
-    plain = Options(options.seed, options.max_failed, sizes, options.templates)
+    if min(options.limit, *sizes.values(), 0) < 0:
+        raise ConfigError(f"{name}: sizes {dict(sizes)}, limit {options.limit}: expected none below 0")
+    plain = Options(options.seed, options.max_failed, options.limit, options.templates)
     if name in GENERATED and (len(sizes) < 3 or options != plain):
         raise ConfigError(f"{name} is generated: needs train, val and test, takes no other option; found {sizes}")
 

@@ -16,6 +16,7 @@ from xmodal.datasets.listing import Listing
 from xmodal.datasets.prompts import DATA, load_templates
 from xmodal.datasets.sources import Source
 from xmodal.datasets.split_file import read_split, split_listing
+from xmodal.errors import DataError
 
 PROMPT_SETS = ("hand_crafted", "classname", "vanilla")
 _UPSTREAM = (
@@ -272,8 +273,14 @@ def read(dataset: CoopSet, root: Path) -> Listing:
     """Return a data set of the table below `root`, items in the order train, val, test of its split.
 
     Raises:
-        DataError: the split file is missing or `read_split` refuses it, or an index file belongs to another split.
+        DataError: the split file is missing, `read_split` refuses it, or an index file belongs to another split.
     """
+    if dataset.split_file and not (root / dataset.split_file).is_file():
+        url = next((source.url for source in dataset.sources if source.provides == dataset.split_file), "")
+        raise DataError(
+            f"{root / dataset.split_file}: no such file. {dataset.key} is read with CoOp's split, which does not come "
+            f"with the pictures{f'; it is at {url}' if url else ''}"
+        )
     split = read_split(root / dataset.split_file) if dataset.split_file else read_lists(root)
     own = {"hand_crafted": dataset.prompts, **mined_templates(dataset.key)}
     return split_listing(root, split, dataset.media, templates=PROMPT_SETS, template_sets=own)

@@ -21,7 +21,7 @@ from xmodal.datasets.listing import (
     modality_of,
     read_lines,
 )
-from xmodal.errors import EmptyInputError
+from xmodal.errors import DataError, EmptyInputError
 from xmodal.tables import Row
 
 _TEMPLATES = {"image": "photo", "audio": "sound"}
@@ -32,7 +32,7 @@ def read(root: Path) -> Listing:
 
     Raises:
         EmptyInputError: there is no picture and no sound.
-        DataError: a caption file is no UTF-8.
+        DataError: a class folder has none, or a caption file is no UTF-8.
     """
     folders = subfolders(root)
     if not folders:
@@ -70,6 +70,7 @@ def class_folders(
 
     Raises:
         EmptyInputError: there is no picture and no sound.
+        DataError: a class folder has none.
     """
     items: list[Row] = []
     failed = _beside_classes(root, bases)
@@ -85,6 +86,13 @@ def class_folders(
                 items.append({**row, "label": label, "class_name": class_name})
     if not items:
         raise EmptyInputError(f"{root}: no picture and no sound in the folders {sorted(classes)}")
+    filled = {row["label"] for row in items}
+    empty = sorted(name for name, (label, _) in classes.items() if label not in filled)
+    if empty:
+        raise DataError(
+            f"{root}: {len(empty)} of {len(classes)} class folders have no picture and no sound: {empty[:5]}; if this "
+            "is a published data set in its own layout, it is read under its name or with its split file"
+        )
     found = {str(row["modality"]) for row in items}
     chosen = templates if templates is not None else sorted(_TEMPLATES[modality] for modality in found)
     return Listing(items, failed=failed, templates=tuple(chosen), class_keys=class_keys)

@@ -8,14 +8,38 @@ be missing. Source: linzhiqiu/cross_modal_adaptation.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xmodal.datasets.listing import Entry, Split, read_json
-from xmodal.errors import DataError, SplitMismatchError
-from xmodal.fewshot.sampler import Shots, index_record
+from xmodal.errors import DataError, EmptyInputError, SplitMismatchError
+from xmodal.fewshot.sampler import MAX_VAL_SHOTS, Shots, index_record, sample_shots
 from xmodal.files import write_text
+
+
+@dataclass(frozen=True)
+class DrawnFile:
+    """An index file that was written.
+
+    Args:
+        path: the file.
+        shots: its shot count.
+        seed: its seed.
+        n_train: train rows drawn.
+        n_val: val rows drawn.
+        n_short: classes with fewer train rows than shots.
+    """
+
+    path: Path
+    shots: int
+    seed: int
+    n_train: int
+    n_val: int
+    n_short: int
 
 
 def index_name(shots: int, seed: int) -> str:
@@ -26,6 +50,63 @@ def index_name(shots: int, seed: int) -> str:
         'shot_4-seed_1.json'
     """
     return f"shot_{shots}-seed_{seed}.json"
+
+
+def index_files(folder: Path) -> list[Path]:
+    """Return the index files in a folder, sorted by name; none where there is no such folder."""
+    return sorted(folder.glob("shot_*-seed_*.json"))
+
+
+def write_draws(
+    folder_of_files: Path,
+    split: Split,
+    *,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    max_val_shots: int = MAX_VAL_SHOTS,
+    folder: str = "",
+    repeat: bool = False,
+) -> list[DrawnFile]:
+    """Draw from a split at every shot count and seed and write the index files; shots outermost.
+
+    Args:
+        folder_of_files: where the files go; files of the same name are replaced.
+        split: the lists "train" and "val" of (path, label, class name).
+        shots: train rows a class, each count at least 1.
+        seeds: seeds of the draws.
+        max_val_shots: see `sample_shots`.
+        folder: see `write_index`.
+        repeat: see `sample_shots`.
+
+    Raises:
+        EmptyInputError: the split has no train row.
+        ConfigError: a shot count or `max_val_shots` is below 1.
+    """
+    labels = {part: [label for _, label, _ in split[part]] for part in ("train", "val")}
+    if not labels["train"]:
+        raise EmptyInputError("few-shot draw: the split has no train row")
+    draw = partial(sample_shots, labels["train"], labels["val"], max_val_shots=max_val_shots, repeat=repeat)
+    draws = {(k, seed): draw(shots=k, seed=seed) for k in shots for seed in seeds}
+    written = []
+    for (k, seed), drawn in draws.items():
+        path = folder_of_files / index_name(k, seed)
+        write_index(path, split, drawn, folder=folder)
+        n_short = sum(count < k for count in Counter(labels["train"]).values())
+        written.append(DrawnFile(path, k, seed, len(drawn.train), len(drawn.val), n_short))
+    return written
+
+
+def read_indices(path: Path, split: Split) -> dict[Path, Shots]:
+    """Return the draws of one index file, or of all index files in a folder, by file.
+
+    Raises:
+        EmptyInputError: the folder has no index file.
+        DataError, SplitMismatchError: see `read_index`.
+    """
+    files = index_files(path) if path.is_dir() else [path]
+    if not files:
+        raise EmptyInputError(f"{path}: no index file (shot_<k>-seed_<s>.json) in this folder")
+    return {file: read_index(file, split) for file in files}
 
 
 def read_index(path: Path, split: Split) -> Shots:

@@ -38,6 +38,10 @@ _LITTER = frozenset({"thumbs.db", "desktop.ini"})
 Entry = tuple[str, int, str]
 Split = Mapping[str, Sequence[Entry]]
 
+# Files beside the tables that say what is at which place of a split: the split itself, and draws from it.
+SPLIT_JSON = "split.json"
+INDEX_FOLDER = "indices"
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -66,6 +70,16 @@ class Listing:
     extras: Mapping[str, bytes] = field(default_factory=dict)
     media: Callable[[str], bytes] | None = None
     complete: bool = False
+
+
+def counts_rows(path: str) -> bool:
+    """Return whether an extra of a data set counts the rows of its splits, so that one row less makes it wrong.
+
+    Example:
+        >>> counts_rows("split.json"), counts_rows("indices/shot_1-seed_1.json"), counts_rows("label_map.json")
+        (True, True, False)
+    """
+    return path == SPLIT_JSON or PurePosixPath(path).parts[0] == INDEX_FOLDER
 
 
 def modality_of(path: str) -> str | None:

@@ -5,11 +5,11 @@ source, options and seed always give the same bytes.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from xmodal.datasets.listing import Listing, failed_row
+from xmodal.datasets.listing import Listing, counts_rows, failed_row
 from xmodal.datasets.media import copy_media, refuse_missing
 from xmodal.datasets.prompts import load_class_names, load_templates, prompt_rows, set_name, spoken_name
 from xmodal.datasets.splitting import assign_parts
@@ -29,7 +29,8 @@ class Options:
     Args:
         seed: names the streams that assign splits and draw subsets.
         max_failed: fraction of the media, and of the captions, that may fail.
-        limits: at most so many items of a split are kept, drawn by the seed; splits that are not named are kept whole.
+        limit: at most so many items of each split are kept, drawn by the seed; 0 keeps all. Files that say what is at
+            which place of a split are then left out, because they no longer do.
         templates: template sets or files for the class prompts; empty takes those that belong to the data set.
         class_names: a class-name list or file instead of the data set's own names; "" keeps them.
         keep_underscores: leave underscores in class names, only to reproduce published numbers.
@@ -38,7 +39,7 @@ class Options:
 
     seed: int
     max_failed: float
-    limits: Mapping[str, int]
+    limit: int = 0
     templates: tuple[str, ...] = ()
     class_names: str = ""
     keep_underscores: bool = False
@@ -57,7 +58,8 @@ def write_listing(name: str, listing: Listing, root: Path, out: Path, options: O
 
     Raises:
         TableError: an id occurs twice, or a row breaks its schema.
-        TooManyFailuresError: more than `max_failed` of the media or of the captions are missing, unreadable or empty.
+        TooManyFailuresError: more than `max_failed` of the media or of the captions are missing, unreadable or empty;
+            of a listing that must be complete, one of the media.
         EmptyInputError: nothing is left to write.
         DataError: labels have holes, a class has two names, or a picture of a listing that must be complete is missing.
         ConfigError: an unknown template set or class-name list, or one of the wrong length; `out` and `root` overlap.
@@ -83,7 +85,8 @@ def write_listing(name: str, listing: Listing, root: Path, out: Path, options: O
     try:
         items, failed_media = copy_media(listing, root, unfinished)
         failed_media = [*listing.failed, *failed_media]
-        _refuse_failures(name, "media", failed_media, len(items), options.max_failed)
+        max_failed = 0.0 if listing.complete else options.max_failed
+        _refuse_failures(name, "media", failed_media, len(items), max_failed)
         _write_tables(f"{name}: {root}", listing, items, prompts, [*failed_media, *failed_texts], unfinished)
         if out.exists():
             shutil.rmtree(out)
@@ -166,16 +169,17 @@ def _with_splits(name: str, listing: Listing, seed: int) -> Listing:
 def _limited(name: str, listing: Listing, options: Options) -> Listing:
     """Keep at most the chosen number of items of each split, in their order."""
     dropped: set[str] = set()
-    for split, limit in options.limits.items():
+    for split in sorted({row["split"] for row in listing.items}) if options.limit else ():
         ids = [row["id"] for row in listing.items if row["split"] == split]
         order = numpy_generator(options.seed, "limit", name, split).permutation(len(ids))
-        dropped |= {ids[position] for position in order[limit:]}
+        dropped |= {ids[position] for position in order[options.limit :]}
     if not dropped:
         return listing
     return replace(
         listing,
         items=[row for row in listing.items if row["id"] not in dropped],
         texts=[row for row in listing.texts if row["item_id"] not in dropped],
+        extras={path: content for path, content in listing.extras.items() if not counts_rows(path)},
     )
 
 
@@ -222,8 +226,12 @@ def _without_empty_captions(listing: Listing) -> tuple[Listing, list[Row]]:
 
 def _prompts(names: Sequence[str], listing: Listing, options: Options) -> list[Row]:
     rows: list[Row] = []
+    chosen: dict[str, str] = {}
     for templates in (options.templates or listing.templates) if names else ():
         group = set_name(templates)
+        if group in chosen:
+            raise ConfigError(f"template sets {chosen[group]!r} and {templates!r} would both be called {group!r}")
+        chosen[group] = templates
         sentences = listing.template_sets.get(templates) or load_templates(templates)
         rows += prompt_rows(names, sentences, group, keep_underscores=options.keep_underscores)
     return rows

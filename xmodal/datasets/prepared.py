@@ -5,14 +5,16 @@ This is how a prepared set is handed on: put the folder `data/<set>/` among one'
 
 from pathlib import Path
 
-from xmodal.datasets.listing import Listing, first_existing
+from xmodal.datasets.listing import INDEX_FOLDER, SPLIT_JSON, Listing, counts_rows, first_existing
 from xmodal.tables import EXAMPLES, ITEMS, TEXTS, Row, Schema, read_table
 
-_SMALL_FILES = ("split.json", "label_map.json", "indices/*.json", "*.md", "*.txt")
+_SMALL_FILES = (SPLIT_JSON, "label_map.json", f"{INDEX_FOLDER}/*.json", "*.md", "*.txt")
 
 
 def read(root: Path) -> Listing:
     """Return the data set whose `items.parquet` and `texts.parquet` lie in `root`; digests are computed anew.
+
+    With a split or index files, it must be complete.
 
     Raises:
         TableError: a table is missing or breaks its schema.
@@ -27,6 +29,7 @@ def read(root: Path) -> Listing:
         _rows(root, "texts.parquet", TEXTS),
         examples=_rows(root, "examples.parquet", EXAMPLES) if examples else None,
         extras=extras,
+        complete=any(counts_rows(path) for path in extras),
     )
 
 

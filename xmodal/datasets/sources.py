@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from xmodal.datasets.archives import unpack
 from xmodal.datasets.download import fetch
-from xmodal.errors import DownloadError, ManualDownloadError
+from xmodal.errors import ChecksumError, DownloadError, ManualDownloadError
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,13 @@ def obtain(name: str, sources: tuple[Source, ...], *, local: Path | None, root: 
         _link_entries(local, root, leave_out={entry.source.provides.split("/")[0] for entry in missing})
     for entry in missing:
         source = entry.source
-        archive = fetch(source.url, root / ".archives" / source.filename, sha256=str(source.sha256))
+        try:
+            archive = fetch(source.url, root / ".archives" / source.filename, sha256=str(source.sha256))
+        except ChecksumError:
+            raise
+        except DownloadError as error:
+            place = (local or root) / source.provides
+            raise DownloadError(f"{name}: {error}. Or get it by hand and put what it brings at {place}") from error
         _install(archive, source, root)
     return root
 

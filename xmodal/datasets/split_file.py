@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xmodal.datasets.index_file import read_index
-from xmodal.datasets.listing import Entry, Listing, Split, first_existing, read_json
+from xmodal.datasets.index_file import index_files, read_index
+from xmodal.datasets.listing import INDEX_FOLDER, SPLIT_JSON, Entry, Listing, Split, first_existing, read_json
 from xmodal.datasets.preparation import class_names_of
 from xmodal.errors import DataError
 from xmodal.files import write_text
@@ -102,10 +102,10 @@ def split_listing(
         for path, label, name in split[part]
     ]
     placed = {part: [(prefix + path, label, name) for path, label, name in split[part]] for part in SPLITS}
-    extras = {"split.json": encode_split(placed).encode()}
-    for path in sorted((root / "indices").glob("shot_*-seed_*.json")):
+    extras = {SPLIT_JSON: encode_split(placed).encode()}
+    for path in index_files(root / INDEX_FOLDER):
         read_index(path, split)
-        extras[f"indices/{path.name}"] = path.read_bytes()
+        extras[f"{INDEX_FOLDER}/{path.name}"] = path.read_bytes()
     return Listing(items, templates=templates, template_sets=template_sets or {}, extras=extras, complete=True)
 
 
