@@ -23,7 +23,7 @@ RECIPE = Recipe(steps=50, eval_every=10)
 
 def benchmark(folder: Path, counts: dict, shots: int):
     data = prepared(folder, split_of(counts, NAMES))
-    return read_benchmark(data, embed(data, folder / "features"), "image", shots=[shots], seeds=[1, 2])
+    return read_benchmark(data, embed(data, folder / "features"), "image", shots=[shots], seeds=[1, 2])[:2]
 
 
 def classes(data, rows) -> Counter:
@@ -107,7 +107,7 @@ def test_prompts_keep_the_case_lose_underscores_and_follow_the_labels(tmp_path: 
     assert texts["text"].to_list() == [
         f"a photo of a {name}." for name in ("Oak Tree", "crane", "McLaren F1 GTR", "crane")
     ]
-    found, cells = read_benchmark(data, embed(data, tmp_path / "f"), "image", shots=[1], seeds=[1])
+    found, cells, *_ = read_benchmark(data, embed(data, tmp_path / "f"), "image", shots=[1], seeds=[1])
     assert found.text_labels.tolist() == [0, 1, 2, 3]
     assert [label for _, label, _ in read_splits(data)["train"]] == [3, 2, 1, 0, 3, 2, 1, 0]
     assert classes(found, cells[0].train) == {0: 1, 1: 1, 2: 1, 3: 1}

@@ -67,7 +67,10 @@ def mine_stored(
     """
     prompts = _pool_prompts(data_dir, pool)
     templates = recover_templates(prompts, classes_of(read_table(data_dir / "items.parquet", ITEMS)))
-    data, cells = read_benchmark(data_dir, features_dir, "image", shots=[shots], seeds=[seed], group=set_name(pool))
+    found = read_benchmark(data_dir, features_dir, "image", shots=[shots], seeds=[seed], group=set_name(pool))
+    data, cells = found.data, found.cells
+    if data.texts is None:
+        raise DataError(f"{features_dir}: no vectors of texts, expected those of {len(prompts)} prompts")
     if cells[0].fold >= 0:
         raise ConfigError(f"{data_dir}: its pictures have folds, whose validation rows are test rows of other folds")
     if len(data.texts) != len(prompts):
