@@ -6,42 +6,53 @@ from typing import Annotated
 import typer
 
 from xmodal.fewshot.evaluate import evaluate
-from xmodal.fewshot.outcomes import accuracy_table, entries
-from xmodal.files import write_csv, write_json
+from xmodal.fewshot.options import (
+    Device,
+    EncoderName,
+    Methods,
+    PartialSteps,
+    Prompts,
+    Seed,
+    Seeds,
+    ShotsAll,
+    Steps,
+    Views,
+)
+from xmodal.fewshot.outputs import write_outputs
 from xmodal.stage import run
 
 
 def main(
     dataset: Annotated[str, typer.Option(help="Its folder below data/.")],
-    encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
+    encoder: EncoderName,
     shots: Annotated[int, typer.Option(help="Labelled pictures a class.")],
-    seeds: Annotated[list[int], typer.Option(help="Of the draws; results are means over them.")],
-    methods: Annotated[list[str], typer.Option(help="See xmodal.fewshot.arms.METHODS.")],
-    prompts: Annotated[str, typer.Option(help="Template set of the class prompts; empty takes the hand-crafted one.")],
-    steps: Annotated[int, typer.Option(help="Updates of each run of a head or an adapter.")],
-    partial_steps: Annotated[int, typer.Option(help="Updates of each run of partial fine-tuning.")],
-    seed: Annotated[int, typer.Option(help="Names the random streams of training.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
-    views: Annotated[list[str] | None, typer.Option(help="Further views of train pictures, as extracted.")] = None,
-    shots_all: Annotated[list[int] | None, typer.Option(help="Several shot counts in place of the one.")] = None,
+    seeds: Seeds,
+    methods: Methods,
+    prompts: Prompts,
+    steps: Steps,
+    partial_steps: PartialSteps,
+    seed: Seed,
+    device: Device,
+    views: Views = None,
+    shots_all: ShotsAll = None,
 ) -> None:
-    """Write metrics/fewshot/<set>.json and plots/fewshot/<set>.csv."""
-    results = evaluate(
+    """Write metrics/fewshot/<set>.json, plots/fewshot/<set>.csv and outcomes/fewshot/<set>.json."""
+    record = evaluate(
         (Path("data") / dataset, Path("features") / encoder / dataset),
         "image",
+        encoder=encoder,
         shots=shots_all or [shots],
         seeds=seeds,
         methods=methods,
         steps=steps,
-        partial_steps=partial_steps,
         seed=seed,
         group=prompts or None,
+        partial_steps=partial_steps,
         views=views or (),
         encoder_dir=Path("models/encoder"),
         device=device,
     )
-    write_json(Path("metrics/fewshot") / f"{dataset}.json", entries(results))
-    write_csv(Path("plots/fewshot") / f"{dataset}.csv", *accuracy_table(results))
+    write_outputs("fewshot", dataset, record)
 
 
 if __name__ == "__main__":

@@ -6,27 +6,28 @@ from typing import Annotated
 import typer
 
 from xmodal.fewshot.evaluate import evaluate
-from xmodal.fewshot.outcomes import accuracy_table, entries
-from xmodal.files import write_csv, write_json
+from xmodal.fewshot.options import Device, EncoderName, Methods, Prompts, Seed, Seeds, ShotsAll, Steps
+from xmodal.fewshot.outputs import write_outputs
 from xmodal.stage import run
 
 
 def main(
     dataset: Annotated[str, typer.Option(help="Its folder below data/.")],
-    encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
+    encoder: EncoderName,
     shots: Annotated[int, typer.Option(help="Labelled sounds a class.")],
-    seeds: Annotated[list[int], typer.Option(help="Of the draws; results are means over them.")],
-    methods: Annotated[list[str], typer.Option(help="See xmodal.fewshot.arms.METHODS.")],
-    prompts: Annotated[str, typer.Option(help="Template set of the class prompts; empty takes the hand-crafted one.")],
-    steps: Annotated[int, typer.Option(help="Updates of each run of a head or an adapter.")],
-    seed: Annotated[int, typer.Option(help="Names the random streams of training.")],
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
-    shots_all: Annotated[list[int] | None, typer.Option(help="Several shot counts in place of the one.")] = None,
+    seeds: Seeds,
+    methods: Methods,
+    prompts: Prompts,
+    steps: Steps,
+    seed: Seed,
+    device: Device,
+    shots_all: ShotsAll = None,
 ) -> None:
-    """Write metrics/fewshot_audio/<set>.json and plots/fewshot_audio/<set>.csv."""
-    results = evaluate(
+    """Write metrics/fewshot_audio/<set>.json, plots/fewshot_audio/<set>.csv and outcomes/fewshot_audio/<set>.json."""
+    record = evaluate(
         (Path("data") / dataset, Path("features") / encoder / dataset),
         "audio",
+        encoder=encoder,
         shots=shots_all or [shots],
         seeds=seeds,
         methods=methods,
@@ -36,8 +37,7 @@ def main(
         encoder_dir=Path("models/encoder"),
         device=device,
     )
-    write_json(Path("metrics/fewshot_audio") / f"{dataset}.json", entries(results))
-    write_csv(Path("plots/fewshot_audio") / f"{dataset}.csv", *accuracy_table(results))
+    write_outputs("fewshot_audio", dataset, record)
 
 
 if __name__ == "__main__":

@@ -88,14 +88,18 @@ def of(house: Path, name: str) -> tuple[Path, Path]:
 
 def options(house: Path, **changed):
     usual = {"shots": [4], "seeds": [1, 2], "steps": 60, "partial_steps": 60, "seed": 0, "device": "cpu"}
-    return usual | {"encoder_dir": house / "encoder"} | changed
+    return usual | {"encoder": "tiny", "encoder_dir": house / "encoder"} | changed
 
 
 def test_every_kind_of_method_on_views_tokens_and_shifted_sets(house):
     methods = ["zeroshot", "linear_probe", "cross_modal_adapter", "gda", "cross_modal_partial"]
     for shifted, names in (("main", {"night"}), ("other", {"other"})):
         place = of(house, shifted)
-        results = evaluate(of(house, "main"), "image", methods=methods, views=["flip"], shifted=place, **options(house))
+        views = ["flip"]
+        found = evaluate(of(house, "main"), "image", methods=methods, views=views, shifted=place, **options(house))
+        results, setting = found.results, found.setting
+        assert (setting.dataset, setting.clip_encoder, setting.text_aug) == ("main", "tiny", "toy")
+        assert (setting.image_layer, setting.text_layer, setting.image_views) == (1, 1, ("flip",))
         assert [result.method for result in results] == methods
         assert results[3].mean > 0.8
         for result in results:

@@ -1,27 +1,28 @@
-"""One few-shot evaluation from folders to results: what the methods need is read, and the protocol runs on it."""
+"""One few-shot evaluation from folders to a record: what the methods need is read, and the protocol runs on it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from xmodal.device import select_device
-from xmodal.encoders.protocol import Modality
 from xmodal.features import SetFeatures
 from xmodal.fewshot.arms import ARMS
-from xmodal.fewshot.outcomes import MethodResult
 from xmodal.fewshot.partial import PARTIAL_RECIPE
 from xmodal.fewshot.protocol import PUBLISHED_RECIPE, run
+from xmodal.fewshot.record import Record, Setting
 from xmodal.fewshot.shifted import read_shifted
 from xmodal.fewshot.stored import read_benchmark
-from xmodal.fewshot.stored_towers import read_towers
+from xmodal.fewshot.stored_towers import layer_of, read_towers
 
 Place = tuple[Path, Path]
 
 
 def evaluate(
     place: Place,
-    modality: Modality,
+    modality: Literal["image", "audio"],
     *,
+    encoder: str,
     shots: Sequence[int],
     seeds: Sequence[int],
     methods: Sequence[str],
@@ -33,12 +34,13 @@ def evaluate(
     shifted: Place | None = None,
     encoder_dir: Path,
     device: str = "auto",
-) -> list[MethodResult]:
-    """Return the results of the methods on one data set; arguments and errors not named here are those of `run`.
+) -> Record:
+    """Return the results of the methods on one data set, and what they were measured with.
 
     Args:
         place: `data/<set>` and `features/<encoder>/<set>`.
         modality: image or audio.
+        encoder: its name, for the record.
         shots: labelled items a class.
         seeds: of the draws.
         methods: names from `METHODS`.
@@ -61,16 +63,31 @@ def evaluate(
     if shifted is not None:
         sets, shifted_ids = read_shifted(place[0], *shifted, modality)
         data = replace(data, shifted=sets)
+    features = SetFeatures(place[1])
     if any(method in ARMS and ARMS[method].trained == "partial" for method in methods):
         stores = {} if shifted is None else {name: (SetFeatures(shifted[1]), ids) for name, ids in shifted_ids.items()}
-        towers = read_towers(encoder_dir, SetFeatures(place[1]), modality, found.ids, found.text_ids, stores)
-        data = replace(data, towers=towers)
-    return run(
+        data = replace(data, towers=read_towers(encoder_dir, features, modality, found.ids, found.text_ids, stores))
+    recipe, partial_recipe = replace(PUBLISHED_RECIPE, steps=steps), replace(PARTIAL_RECIPE, steps=partial_steps)
+    results = run(
         data,
         found.cells,
         methods=methods,
-        recipe=replace(PUBLISHED_RECIPE, steps=steps),
-        partial_recipe=replace(PARTIAL_RECIPE, steps=partial_steps),
+        recipe=recipe,
+        partial_recipe=partial_recipe,
         seed=seed,
         device=str(select_device(device)),
     )
+    setting = Setting(
+        dataset=place[0].name,
+        modality=modality,
+        clip_encoder=encoder,
+        text_aug=found.group,
+        steps=steps,
+        partial_steps=partial_steps,
+        image_layer=layer_of(features.store(modality)),
+        text_layer=layer_of(features.store("text")) if found.text_ids else 0,
+        image_views=tuple(views),
+        scale=recipe.scale,
+        partial_scale=partial_recipe.scale,
+    )
+    return Record(setting, tuple(results))

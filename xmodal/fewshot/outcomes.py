@@ -47,8 +47,21 @@ def summarise(method: str, shots: int, outcomes: Sequence[Outcome]) -> MethodRes
     return MethodResult(method, shots, float(accuracy.mean()), float(accuracy.std()), tuple(outcomes))
 
 
+def shifted(result: MethodResult) -> dict[str, tuple[float, float]]:
+    """Return the mean and the population standard deviation of the accuracy on each shifted test set, by its name.
+
+    Example:
+        >>> outcomes = (Outcome(1, -1, 0.5, shifted={"sketch": 0.25}), Outcome(2, -1, 0.5, shifted={"sketch": 0.75}))
+        >>> shifted(MethodResult("gda", 4, 0.5, 0.0, outcomes))
+        {'sketch': (0.5, 0.25)}
+    """
+    names = dict.fromkeys(name for outcome in result.outcomes for name in outcome.shifted)
+    found = {name: np.array([outcome.shifted[name] for outcome in result.outcomes]) for name in names}
+    return {name: (float(accuracy.mean()), float(accuracy.std())) for name, accuracy in found.items()}
+
+
 def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
-    """Return `<method>.shots_<k>.mean` and `.std` for each result (fractions).
+    """Return `<method>.shots_<k>.mean` and `.std`, and those of `<method>.shots_<k>.<shifted set>` (fractions).
 
     Example:
         >>> metrics([MethodResult("zeroshot", 0, 0.5, 0.0, ())])
@@ -58,13 +71,16 @@ def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
     for result in results:
         flat[f"{result.method}.shots_{result.shots}.mean"] = result.mean
         flat[f"{result.method}.shots_{result.shots}.std"] = result.std
+        for name, (mean, std) in shifted(result).items():
+            flat[f"{result.method}.shots_{result.shots}.{name}.mean"] = mean
+            flat[f"{result.method}.shots_{result.shots}.{name}.std"] = std
     return flat
 
 
-def summary(results: Sequence[MethodResult]) -> dict[str, dict[str, float]]:
+def summary(results: Sequence[MethodResult]) -> dict[str, dict[str, Any]]:
     """Return one entry per method for results of one shot count: shots, mean and std of the test accuracy (fractions).
 
-    The keys do not depend on the shot count, so `dvc metrics diff` shows what more shots bring.
+    Shifted test sets are entries of their own in it, with mean and std. The keys do not depend on the shot count, so `dvc metrics diff` shows what more shots bring.
 
     Raises:
         ConfigError: a method has results at several shot counts; `metrics` names those.
@@ -73,7 +89,10 @@ def summary(results: Sequence[MethodResult]) -> dict[str, dict[str, float]]:
         >>> summary([MethodResult("zeroshot", 0, 0.5, 0.0, ())])
         {'zeroshot': {'shots': 0, 'mean': 0.5, 'std': 0.0}}
     """
-    entries = {result.method: {"shots": result.shots, "mean": result.mean, "std": result.std} for result in results}
+    entries: dict[str, dict[str, Any]] = {}
+    for result in results:
+        own = {name: {"mean": mean, "std": std} for name, (mean, std) in shifted(result).items()}
+        entries[result.method] = {"shots": result.shots, "mean": result.mean, "std": result.std} | own
     if len(entries) < len(results):
         raise ConfigError(f"few-shot: {len(results)} results of {len(entries)} methods, expected one shot count")
     return entries

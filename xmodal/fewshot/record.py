@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
-from xmodal.fewshot.arms import METHODS
+from xmodal.fewshot.arms import ARMS, METHODS
 from xmodal.fewshot.outcomes import MethodResult, Outcome, summarise
 from xmodal.fewshot.runs import Recipe
 from xmodal.files import read_json, write_json
@@ -29,13 +29,14 @@ class Setting:
         modality: what was classified.
         clip_encoder: name of the encoder.
         text_aug: name of the template set of the class prompts.
-        steps: updates of each trained run.
+        steps: updates of each run of a head or an adapter.
         image_layer: the layer of the image (or audio) tower before which the partial methods start to train; 0 is the
             final embedding, and what all other methods read.
         text_layer: the same of the text tower.
         image_views: names of the views beyond the centre that were trained on, as `xmodal.encoders.views` calls them.
         scale: what cosines were multiplied by where a head or an adapter was trained.
-        partial_scale: the same where the last layer of a tower was trained too.
+        partial_steps: updates of each run where the last layer of a tower was trained too.
+        partial_scale: the scale there.
     """
 
     dataset: str
@@ -47,17 +48,23 @@ class Setting:
     text_layer: int = 0
     image_views: tuple[str, ...] = ()
     scale: float = Recipe.scale
+    partial_steps: int = Recipe.steps
     partial_scale: float = PARTIAL_SCALE
 
     def __post_init__(self) -> None:
         """Refuse what no few-shot stage can have measured, by the name of the field."""
         if self.modality not in ("image", "audio"):
             raise ConfigError(f"few-shot setting: modality is {self.modality!r}, expected image or audio")
-        if self.steps < 1:
-            raise ConfigError(f"few-shot setting: steps is {self.steps}, expected at least 1")
+        for name in ("steps", "partial_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"few-shot setting: {name} is {getattr(self, name)}, expected at least 1")
         for name in ("scale", "partial_scale"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"few-shot setting: {name} is {getattr(self, name)}, expected above 0 and finite")
+
+    def steps_of(self, method: str) -> int:
+        """Return the updates of each run of a method of `METHODS`."""
+        return self.partial_steps if method in ARMS and ARMS[method].trained == "partial" else self.steps
 
 
 @dataclass(frozen=True)
@@ -151,6 +158,7 @@ def _read_setting(value: Any, where: str) -> Setting:
         "text_layer": whole,
         "image_views": (list,),
         "scale": number,
+        "partial_steps": whole,
         "partial_scale": number,
     }
     found = _fields(value, kinds, where)

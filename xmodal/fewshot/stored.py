@@ -29,12 +29,14 @@ class Benchmark(NamedTuple):
         cells: the draws.
         ids: the rows of the store behind the items and then behind their further views, as `Bench` numbers them.
         text_ids: those behind the texts.
+        group: the template set of the texts; "" without texts.
     """
 
     data: FewShotData
     cells: list[Cell]
     ids: list[str]
     text_ids: list[str]
+    group: str
 
 
 def read_benchmark(
@@ -81,16 +83,16 @@ def read_benchmark(
     cells = renumber(cells, list(usable))
     rows = [rows[position] for position in chosen.rows]
     data = FewShotData(torch.from_numpy(chosen.vectors), torch.tensor([row["label"] for row in rows]), None, None)
-    ids, text_ids = [row["id"] for row in rows], []
+    ids, text_ids, found_group = [row["id"] for row in rows], [], ""
     if features.has("text"):
         prompts, texts = class_prompts(data_dir, features_dir, group)
-        text_ids = [row["id"] for row in prompts]
+        text_ids, found_group = [row["id"] for row in prompts], prompts[0].get("group") or ""
         data = replace(data, texts=texts, text_labels=torch.tensor([row["label"] for row in prompts]))
     if views:
         train = sorted({row for cell in cells for row in cell.train})
         seen, view_ids = _read_views(features, modality, ids, train, views)
         data, ids = replace(data, views=seen), [*ids, *view_ids]
-    return Benchmark(data, cells, ids, text_ids)
+    return Benchmark(data, cells, ids, text_ids, found_group)
 
 
 def main_rows(data_dir: Path, modality: Modality) -> list[Row]:

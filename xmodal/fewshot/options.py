@@ -1,0 +1,16 @@
+"""The command-line options that the few-shot stages share; none has a value of its own but the optional ones."""
+
+from typing import Annotated
+
+import typer
+
+EncoderName = Annotated[str, typer.Option(help="Names the folder below features/.")]
+Seeds = Annotated[list[int], typer.Option(help="Of the draws; results are means over them.")]
+Methods = Annotated[list[str], typer.Option(help="See xmodal.fewshot.arms.METHODS.")]
+Prompts = Annotated[str, typer.Option(help="Template set of the class prompts; empty takes the hand-crafted one.")]
+Steps = Annotated[int, typer.Option(help="Updates of each run of a head or an adapter.")]
+PartialSteps = Annotated[int, typer.Option(help="Updates of each run of partial fine-tuning.")]
+Seed = Annotated[int, typer.Option(help="Names the random streams of training.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")]
+Views = Annotated[list[str] | None, typer.Option(help="Further views of the train pictures, as extracted.")]
+ShotsAll = Annotated[list[int] | None, typer.Option(help="Several shot counts in place of the one.")]
