@@ -80,7 +80,8 @@ def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
 def summary(results: Sequence[MethodResult]) -> dict[str, dict[str, Any]]:
     """Return one entry per method for results of one shot count: shots, mean and std of the test accuracy (fractions).
 
-    Shifted test sets are entries of their own in it, with mean and std. The keys do not depend on the shot count, so `dvc metrics diff` shows what more shots bring.
+    Shifted test sets are entries of their own in it, with mean and std. The keys do not depend on the shot count, so
+    `dvc metrics diff` shows what more shots bring.
 
     Raises:
         ConfigError: a method has results at several shot counts; `metrics` names those.

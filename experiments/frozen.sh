@@ -1,0 +1,32 @@
+#!/bin/sh
+# Few-shot methods on features that other networks made, which know no texts: MobileNet on ten classes of DTD, YAMNet on
+# ESC-10. `make frozen XMODAL_DATA=<folder>`; the folder holds dtd10, esc10 and frozen_features.
+# Everything is made in scratch/frozen; the results go to experiments/frozen.
+set -eu
+root=$(pwd)
+export PYTHONPATH="$root"
+methods="--methods linear_probe --methods tip_adapter --methods tip_adapter_f --methods gda --methods proker"
+shots="--shots 1 --shots-all 1 --shots-all 2 --shots-all 4 --shots-all 8 --shots-all 16"
+seeds="--seeds 1 --seeds 2 --seeds 3"
+common="--encoder frozen --steps 12800 --seed 0 --device auto"
+
+mkdir -p scratch/frozen
+cd scratch/frozen
+for name in dtd10 esc10; do
+    python -m stages.download --name "$name" --train 0 --val 0 --test 0 --limit 0 --max-failed 0 --seed 0
+done
+# A store that is there already holds the same vectors.
+[ -d features/frozen/dtd10/image.zarr ] ||
+    xmodal import "$XMODAL_DATA/frozen_features/dtd10_image_mobilenetv1.npy" features/frozen/dtd10/image.zarr
+[ -d features/frozen/esc10/audio.zarr ] ||
+    xmodal import "$XMODAL_DATA/frozen_features/esc10_audio_yamnet.npy" features/frozen/esc10/audio.zarr
+# shellcheck disable=SC2086  # these are lists of words
+python -m stages.fewshot --dataset dtd10 $common $shots $seeds $methods --prompts "" --partial-steps 1
+# shellcheck disable=SC2086
+python -m stages.fewshot_audio --dataset esc10 $common $shots $seeds $methods --prompts ""
+
+for kind in metrics plots; do
+    rm -rf "$root/experiments/frozen/$kind"
+    mkdir -p "$root/experiments/frozen"
+    cp -r "$kind" "$root/experiments/frozen/$kind"
+done
