@@ -12,6 +12,7 @@ from xmodal.fewshot.outcomes import Outcome, summarise
 from xmodal.fewshot.paper import PAPER_COLUMNS
 from xmodal.fewshot.published import COLUMNS
 from xmodal.fewshot.record import Setting, write_record
+from xmodal.report import build_report
 from xmodal.stage import build_app
 
 TABLES = ("all_results.csv", "average.csv", "domain_shift.csv", "paper.csv")
@@ -85,6 +86,23 @@ def test_results_reach_every_table() -> None:
         ("imagenet_esc_27.audio", "linear_probe", "16"): "agrees",
     }
     assert sorted(path.name for path in Path("plots/fewshot_tables").iterdir()) == sorted(TABLES)
+
+
+def test_the_report_reads_what_the_stage_writes() -> None:
+    for name in ("dtd", "eurosat"):
+        measure("fewshot", name, 0.625)
+    measure("domain_shift", "imagenet", 0.645, imagenetv2=0.5625)
+    options = ("--records", "fewshot", "--datasets", "dtd", "--datasets", "eurosat")
+    assert call(*options, "--no-published-files").exit_code == 0
+    write_json(Path("metrics/pretrain.json"), {"loss": 1.0})
+    build_report(Path("metrics"), Path("plots"), Path("index.html"))
+    page = Path("index.html").read_text()
+    for words in (
+        "Average over 2 data sets: RN50, image, views flip_view_1, hand_crafted", "0.625 ± 0.000", "0.562 ± 0.000",
+        "✓ agrees", "✗ differs", "0.6743", "-0.0493", "cross_modal_prompting",
+    ):  # fmt: skip
+        assert words in page, words
+    assert "Mean Test Acc/Std" not in page
 
 
 def test_same_records_same_bytes_and_the_published_folders_on_request() -> None:

@@ -95,3 +95,14 @@ def test_recall_curves_have_one_line_each() -> None:
     figure = figures.draw_recall_curves({"i2t": [0.1, 0.5], "t2i": [0.2]}, title="toy")
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [2, 1]
     figures.encode_png(figure)
+
+
+def test_shot_curves_are_lines_and_one_value_is_a_level() -> None:
+    curves = {"probe": [0.2, 0.4, 0.6], "cross": [0.5, 0.6, 0.7], "zeroshot": [0.65]}
+    figure = figures.draw_shot_curves([1, 4, 16], curves, title="toy")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cross", "zeroshot", "probe"]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.5, 0.6, 0.7], [0.65, 0.65], [0.2, 0.4, 0.6]]
+    assert axes.lines[1].get_linestyle() == "--"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
+    assert size(figures.encode_png(figure)) == (900, 500)

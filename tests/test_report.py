@@ -7,7 +7,7 @@ import pytest
 from toy import png, write_json
 
 from xmodal.errors import DataError, EmptyInputError
-from xmodal.report import build_report
+from xmodal.report import build_report, fewshot
 from xmodal.report.html import format_cell
 
 VOID = {"meta", "img", "br", "hr", "link"}
@@ -92,6 +92,149 @@ def test_page_is_well_formed_and_has_everything(study: tuple[Path, Path], tmp_pa
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "http" not in text
     assert "<b>red" not in text
+
+
+AVERAGE = """method,shots,clip_encoder,modality,view,text_aug,dataset,test_acc_mean,test_acc_std
+zeroshot,0,RN50,image,none,hand_crafted,dtd,0.4,0.0
+zeroshot,0,RN50,image,none,hand_crafted,eurosat,0.5,0.0
+zeroshot,0,RN50,image,none,hand_crafted,Mean Test Acc/Std,0.45,0.0
+gda,4,RN50,image,none,hand_crafted,dtd,0.6,0.02
+gda,4,RN50,image,none,hand_crafted,eurosat,0.7,0.01
+gda,4,RN50,image,none,hand_crafted,Mean Test Acc/Std,0.65,0.015
+"""
+DOMAIN_SHIFT = """dataset,shots,clip_encoder,image_aug,text_aug,modality,init,hyper,eval_type,val_acc_mean,val_acc_std,\
+test_acc_mean,test_acc_std,imagenetv2_acc_mean,imagenetv2_acc_std,imagenet_a_acc_mean,imagenet_a_acc_std
+imagenet,16,RN50,none,hand_crafted,cross_modal,zeroshot,linear,head_wiseft_0.5,0.7,0.1,0.652,0.003,0.566,0.004,,
+"""
+PAPER = """source,encoder,image_layer,text_layer,method,view,text_aug,dataset,shots,paper_mean,paper_std,mean,std,\
+steps,difference,width,verdict
+Table <10>,RN50,1,0,cross_modal_partial,flip_view_1,hand_crafted,average of 11,16,0.7722,0.0038,0.7711,0.002,12800,\
+-0.0011,0.0038,agrees
+Table 1,RN50,0,0,wise_ft,none,vanilla,dtd,1,0.591,,0.641,0.01,12800,0.05,0.01,differs
+Table 1,RN50,0,0,coop,,,average of 11,1,0.596,,,,,,,not measured
+"""
+
+
+def fewshot_study(folder: Path, **tables: str) -> list[str]:
+    """Build the page of a study of few-shot results and return its words."""
+    write_json(
+        folder / "metrics/fewshot/dtd.json",
+        {f"wise_ft.shots_{k}.{name}": k / 64 + 0.25 * (name == "mean") for k in (1, 4) for name in ("mean", "std")}
+        | {"zeroshot.shots_0.mean": 0.4, "zeroshot.shots_0.std": 0.0},
+    )
+    write_json(
+        folder / "metrics/fewshot_audio/dtd.json", {"gda": {"shots": 4, "mean": 0.7, "std": 0.025}, "extra": 0.125}
+    )
+    for name, text in tables.items():
+        path = folder / "plots" / (name if "/" in name else f"fewshot_tables/{name}.csv")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    build_report(folder / "metrics", folder / "plots", folder / "index.html")
+    return Page((folder / "index.html").read_text()).words
+
+
+def test_few_shot_tables_of_one_shot_count_and_of_several(tmp_path: Path) -> None:
+    words = fewshot_study(tmp_path)
+    assert words[words.index("method") :][:7] == [
+        "method",
+        "0 shots",
+        "1 shot",
+        "4 shots",
+        "wise_ft",
+        "0.266 ± 0.016",
+        "0.312 ± 0.062",
+    ]
+    there = words.index("dtd, sounds")
+    assert words[there + 1 :][:7] == ["method", "4 shots", "gda", "0.700 ± 0.025", "Other values", "key", "value"]
+    assert words[there + 8 :][:2] == ["extra", "0.125"]
+
+
+@pytest.mark.parametrize(("rows", "figures"), [("4,0.4,0.3\n", 0), ("1,0.4,0.3\n4,0.4,0.5\n", 1)])
+def test_several_shot_counts_are_a_figure(tmp_path: Path, rows: str, figures: int) -> None:
+    words = fewshot_study(tmp_path, **{"fewshot/dtd.csv": "shots,zeroshot,wise_ft\n" + rows})
+    page = Page((tmp_path / "index.html").read_text())
+    assert len(page.sources) == figures
+    assert ("Accuracy against labelled items a class, dtd" in words) == bool(figures)
+
+
+def test_zero_shot_is_drawn_as_a_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(fewshot, "encode_png", lambda figure: drawn.append(figure.axes[0]) or b"png")
+    fewshot_study(tmp_path, **{"fewshot/dtd.csv": "shots,zeroshot,wise_ft,gda\n1,0.4,0.3,\n4,0.4,0.5,0.5\n"})
+    lines = {line.get_label(): (line.get_linestyle(), list(line.get_ydata())) for line in drawn[0].lines}
+    assert lines == {"zeroshot": ("--", [0.4, 0.4]), "wise_ft": ("-", [0.3, 0.5])}
+
+
+def test_average_shifted_sets_and_paper_are_on_the_page(tmp_path: Path) -> None:
+    words = fewshot_study(tmp_path, average=AVERAGE, domain_shift=DOMAIN_SHIFT, paper=PAPER)
+    there = words.index("Average over 2 data sets: RN50, image, views none, hand_crafted")
+    assert words[there + 2 :][:7] == [
+        "method",
+        "0 shots",
+        "4 shots",
+        "zeroshot",
+        "0.450 ± 0.000",
+        "gda",
+        "0.650 ± 0.015",
+    ]
+    there = words.index("imagenet, RN50, none, hand_crafted")
+    assert words[there + 1 :][:8] == [
+        "modality", "start", "trained", "evaluated", "shots", "source", "imagenetv2", "imagenet_a",
+    ]  # fmt: skip
+    assert words[there + 9 :][:7] == [
+        "cross_modal", "zeroshot", "linear", "head_wiseft_0.5", "16", "0.652 ± 0.003", "0.566 ± 0.004",
+    ]  # fmt: skip
+    assert any(text.startswith("1 numbers agree, 1 differ, 1 were not measured.") for text in words)
+    there = words.index("cross_modal_partial, layers 1/0")
+    assert words[there + 1 :][:10] == [
+        "average of 11", "16", "flip_view_1", "hand_crafted", "Table <10>", "0.7722 ± 0.0038", "0.7711 ± 0.0020",
+        "12800", "-0.0011", "✓ agrees",
+    ]  # fmt: skip
+    assert words[words.index("+0.0500") + 1] == "✗ differs"
+    assert "1 not measured" in words
+    text = (tmp_path / "index.html").read_text()
+    assert '<td class="good">✓ agrees</td>' in text
+    assert '<td class="bad">✗ differs</td>' in text
+
+
+def test_empty_tables_and_one_data_set_make_no_part(tmp_path: Path) -> None:
+    alone = "".join(line for line in AVERAGE.splitlines(keepends=True) if "eurosat" not in line)
+    headers = {name: text.splitlines()[0] + "\n" for name, text in (("domain_shift", DOMAIN_SHIFT), ("paper", PAPER))}
+    words = fewshot_study(tmp_path, average=alone, **headers)
+    assert not {"Shifted test sets", "Beside published numbers"} & set(words)
+    assert not any(text.startswith("Average") for text in words)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"average": AVERAGE.replace("test_acc_std", "deviation")}, r"average\.csv: no column 'test_acc_std'"),
+        ({"domain_shift": DOMAIN_SHIFT.replace("0.566", "half")}, r"domain_shift\.csv: .*'half', expected a number"),
+        ({"paper": PAPER.replace("verdict", "opinion")}, r"paper\.csv: no column 'verdict'"),
+        ({"fewshot/dtd.csv": "k,zeroshot\n1,0.5\n2,0.5\n"}, r"fewshot/dtd\.csv: no column 'shots'"),
+    ],
+)
+def test_spoiled_few_shot_tables_are_named(tmp_path: Path, tables: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fewshot_study(tmp_path, **tables)
+
+
+def test_audio_visual_benchmark_has_a_table_for_each_task(tmp_path: Path) -> None:
+    means = {f"image.{name}.shots_{k}.mean": 0.5 for name in ("linear_probe", "audiovisual") for k in (1, 2)}
+    wins = {"image.shots_1.wins": 20, "image.shots_1.runs": 25, "image.shots_2.wins": 24, "image.shots_2.runs": 25}
+    esc = {"imagenet_esc_27.audio.plustext.shots_1.mean": 0.3676, "imagenet_esc_27.audio.plustext.shots_1.std": 0.045}
+    write_json(tmp_path / "metrics/fewshot_audiovisual/scenes.json", means | wins | esc | {"note": 7})
+    build_report(tmp_path / "metrics", tmp_path / "plots", tmp_path / "index.html")
+    words = Page((tmp_path / "index.html").read_text()).words
+    assert "Other stages" not in words
+    assert words[words.index("scenes: image task") + 1 :][:7] == [
+        "method", "1 shot", "2 shots", "linear_probe", "0.500", "0.500", "audiovisual",
+    ]  # fmt: skip
+    assert "audiovisual is better than linear_probe in 20 of 25 at 1 shot, 24 of 25 at 2 shots." in words
+    assert words[words.index("scenes: imagenet_esc_27 audio task") + 1 :][:4] == [
+        "method", "1 shot", "plustext", "0.368 ± 0.045",
+    ]  # fmt: skip
+    assert words[words.index("note") + 1] == "7"
 
 
 def test_same_files_same_bytes(study: tuple[Path, Path], tmp_path: Path) -> None:

@@ -143,10 +143,10 @@ def test_one_point_is_for_averages_only() -> None:
 
 def test_an_unsaid_view_covers_every_view_and_equal_cells_count_once() -> None:
     cell = find("wise_ft", 1, source="paper Table 1")
-    own = MeasuredCell(replace(cell.place, view="none"), 0.59, 0.01)
-    other = replace(own, place=replace(own.place, view="flip_view_1"))
+    own = MeasuredCell(cell.place._replace(view="none"), 0.59, 0.01)
+    other = replace(own, place=own.place._replace(view="flip_view_1"))
     assert [one.measured for one in compare([own, other, own], [cell])] == [own, other]
-    elsewhere = replace(own, place=replace(own.place, prompts="vanilla"))
+    elsewhere = replace(own, place=own.place._replace(prompts="vanilla"))
     assert verdicts(compare([elsewhere], [cell])) == {"not measured"}
 
 

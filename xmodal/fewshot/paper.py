@@ -15,9 +15,9 @@ Source: Lin et al. 2023 (arXiv 2301.06267), tables 1, 8, 10 to 16; the sources o
 import csv
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from xmodal.errors import DataError
 from xmodal.fewshot.averages import ELEVEN, complete_averages
@@ -57,8 +57,7 @@ _AUDIOVISUAL = re.compile(
 Verdict = Literal["agrees", "differs", "not measured"]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """What a number is the accuracy of.
 
     Args:
@@ -83,8 +82,7 @@ class Place:
 
     def covers(self, other: "Place") -> bool:
         """Return whether `other` is this place, an empty view or template set of this one being any."""
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return all(own in ("", theirs) for own, theirs in pairs)
+        return all(own in ("", theirs) for own, theirs in zip(self, other, strict=True))
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ def paper_table(comparisons: Iterable[Comparison]) -> Table:
         rows.append(
             [
                 one.published.source,
-                *astuple(place),
+                *place,
                 one.published.mean,
                 one.published.std,
                 *((measured.mean, measured.std, measured.steps) if measured else (None, None, None)),

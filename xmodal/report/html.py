@@ -2,14 +2,25 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-Cell = str | int | float | None
+
+class Mark(NamedTuple):
+    """A cell that says by its text, and shows by its colour, that something is good or bad."""
+
+    text: str
+    kind: str
+
+
+Cell = str | int | float | None | Mark
 
 STYLE = """
-:root { --ink: #1d2733; --soft: #5b6b7d; --line: #dde3ea; --paper: #ffffff; --tint: #f4f7fa; --accent: #3b6ea5; }
+:root { --ink: #1d2733; --soft: #5b6b7d; --line: #dde3ea; --paper: #ffffff; --tint: #f4f7fa; --accent: #3b6ea5;
+  --good: #1a7f37; --bad: #b42318; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e3e9f0; --soft: #9fb0c2; --line: #33404e; --paper: #151b22; --tint: #1d2630; --accent: #7fb0e0; }
+  :root { --ink: #e3e9f0; --soft: #9fb0c2; --line: #33404e; --paper: #151b22; --tint: #1d2630; --accent: #7fb0e0;
+    --good: #56d364; --bad: #ff8a80; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
@@ -28,6 +39,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 6
 th, td { padding: 4px 12px 4px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { font-weight: 600; color: var(--soft); }
 td.number, th.number { text-align: right; padding: 4px 0 4px 18px; white-space: nowrap; }
+td.good { color: var(--good); }
+td.bad { color: var(--bad); font-weight: 600; }
 .bars { display: grid; grid-template-columns: max-content minmax(120px, 420px) max-content; gap: 2px 10px; }
 .bars div { display: flex; align-items: center; }
 .bar { background: var(--tint); height: 12px; width: 100%; }
@@ -60,6 +73,8 @@ def format_cell(value: Cell) -> str:
     """
     if value is None:
         return ""
+    if isinstance(value, Mark):
+        return value.text
     if isinstance(value, str):
         return value
     if isinstance(value, int) or (value.is_integer() and abs(value) > 1):
@@ -73,11 +88,21 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     numeric = [any(isinstance(row[n], int | float) for row in rows) for n in range(len(columns))]
     classes = [' class="number"' if is_number else "" for is_number in numeric]
     head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(columns, classes, strict=True))
-    lines = [
-        "<tr>" + "".join(f"<td{k}>{escape(format_cell(v))}</td>" for v, k in zip(row, classes, strict=True)) + "</tr>"
-        for row in rows
-    ]
+    lines = ["<tr>" + "".join(map(_cell, row, classes)) + "</tr>" for row in rows]
     return f'<div class="wide"><table>\n<tr>{head}</tr>\n' + "\n".join(lines) + "\n</table></div>"
+
+
+def _cell(value: Cell, kind: str) -> str:
+    own = f' class="{escape(value.kind)}"' if isinstance(value, Mark) else kind
+    return f"<td{own}>{escape(format_cell(value))}</td>"
+
+
+def plain(values: Mapping[str, object]) -> dict[str, Cell]:
+    """Return the values as cells of a table; what is neither text nor number is written out."""
+    return {
+        key: value if value is None or isinstance(value, str | int | float) else str(value)
+        for key, value in values.items()
+    }
 
 
 def bars(values: Iterable[tuple[str, float]]) -> str:

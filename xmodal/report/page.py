@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xmodal.files import write_text
-from xmodal.report import sections
+from xmodal.report import fewshot, sections
 from xmodal.report.html import STYLE, escape
 from xmodal.report.results import Results, read_results
 
@@ -12,7 +12,8 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "Results": sections.headline,
     "Zero-shot classification": sections.zeroshot,
     "Retrieval": sections.retrieval,
-    "Few-shot classification": sections.fewshot,
+    "Few-shot classification": fewshot.fewshot,
+    "Audio-visual few-shot": fewshot.audiovisual,
     "Text-only training": sections.decode,
     "Other stages": sections.others,
 }

@@ -9,6 +9,7 @@ from xmodal.errors import DataError, EmptyInputError
 from xmodal.files import read_json
 
 Metrics = dict[str, Any]
+Line = dict[str, str]
 PICTURE = ".png"
 ROWS = (".csv", ".tsv")
 
@@ -25,7 +26,7 @@ class Results:
 
     metrics: dict[str, dict[str, Metrics]]
     pictures: dict[str, bytes]
-    tables: dict[str, list[dict[str, str]]]
+    tables: dict[str, list[Line]]
 
     def pictures_of(self, *prefixes: str) -> dict[str, bytes]:
         """Return the pictures whose path starts with one of the prefixes."""
@@ -70,7 +71,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> Metrics:
     return flat
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[Line]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [

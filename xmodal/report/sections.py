@@ -1,9 +1,8 @@
 """The parts of the report, each a function from all results to HTML; an empty string leaves the part out."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from xmodal.report.html import Cell, bars, folded, heading, paragraph, picture, table
+from xmodal.report.html import Cell, bars, folded, heading, paragraph, picture, plain, table
 from xmodal.report.results import Metrics, Results
 from xmodal.zeroshot.summary import reference_of
 
@@ -19,7 +18,6 @@ DIRECTIONS = {
 CAPTION_SCORES = ("cider", "bleu4", "rouge_l", "accuracy")
 MAX_SAMPLES = 20
 MAX_COLUMNS = 8
-SHOTS = re.compile(r"(?P<method>.+)\.shots_(?P<shots>\d+)\.(?P<statistic>mean|std)")
 
 
 def headline(results: Results) -> str:
@@ -103,38 +101,6 @@ def _languages(metrics: Metrics) -> list[list[Cell]]:
     return [["main", *(metrics.get(key) for key in keys)], *rows] if rows else []
 
 
-def fewshot(results: Results) -> str:
-    """Accuracy of every method and shot count, mean and standard deviation over seeds."""
-    parts = []
-    for stage in ("fewshot", "fewshot_audio"):
-        for name, metrics in results.metrics.get(stage, {}).items():
-            cells: dict[tuple[str, int], dict[str, float]] = {}
-            for key, value in metrics.items():
-                if match := SHOTS.fullmatch(key):
-                    cells.setdefault((match["method"], int(match["shots"])), {})[match["statistic"]] = value
-            methods, shots = sorted({cell[0] for cell in cells}), sorted({cell[1] for cell in cells})
-            rows = [[method, *(_mean_std(cells.get((method, k))) for k in shots)] for method in methods]
-            parts += [heading(f"{name}, sounds" if stage == "fewshot_audio" else name)]
-            parts += [table(["method", *(f"{k} shots" if k != 1 else "1 shot" for k in shots)], rows)]
-            parts += _rest(metrics, lambda key: SHOTS.fullmatch(key) is not None)
-    if parts:
-        parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds."))
-    parts += [picture(data, path) for path, data in results.pictures_of("fewshot").items()]
-    return "\n".join(parts)
-
-
-def _mean_std(cell: Mapping[str, float] | None) -> str:
-    if not cell or "mean" not in cell:
-        return ""
-    return f"{cell['mean']:.3f}" + (f" ± {cell['std']:.3f}" if "std" in cell else "")
-
-
-def _rest(metrics: Metrics, known: Callable[[str], bool]) -> list[str]:
-    """Return the metrics that a section's own tables do not show, folded."""
-    rest = {key: value for key, value in metrics.items() if not known(key)}
-    return [folded("Other values", table(["key", "value"], [[k, _plain(v)] for k, v in rest.items()]))] if rest else []
-
-
 def decode(results: Results) -> str:
     """Scores of the text-only decoders, and samples where the stage left some."""
     tasks = results.metrics.get("decode", {})
@@ -150,7 +116,7 @@ def decode(results: Results) -> str:
 
 def others(results: Results) -> str:
     """Every other stage, as tables of its values."""
-    shown = {"zeroshot", "retrieval", "fewshot", "fewshot_audio", "decode"}
+    shown = {"zeroshot", "retrieval", "fewshot", "fewshot_audio", "fewshot_audiovisual", "decode"}
     parts = []
     for stage, names in results.metrics.items():
         if stage in shown:
@@ -163,10 +129,7 @@ def others(results: Results) -> str:
 def _by_name(title: str, names: Mapping[str, Metrics]) -> str:
     """Return one row per name where the keys fit into columns, else one row per key."""
     keys = list(dict.fromkeys(key for metrics in names.values() for key in metrics))
+    cells = {name: plain(metrics) for name, metrics in names.items()}
     if len(keys) <= MAX_COLUMNS:
-        return table([title, *keys], [[name, *(_plain(m.get(key)) for key in keys)] for name, m in names.items()])
-    return table(["key", *names], [[key, *(_plain(m.get(key)) for m in names.values())] for key in keys])
-
-
-def _plain(value: object) -> Cell:
-    return value if value is None or isinstance(value, str | int | float) else str(value)
+        return table([title, *keys], [[name, *(own.get(key) for key in keys)] for name, own in cells.items()])
+    return table(["key", *names], [[key, *(own.get(key) for own in cells.values())] for key in keys])

@@ -1,0 +1,225 @@
+"""The few-shot parts of the report: methods by shots, curves, averages, shifted test sets, the paper, two modalities.
+
+Metrics come from the few-shot stages, tables from `plots/fewshot_tables/`, in the columns that
+`xmodal.fewshot.published`, `averages` and `paper` write.
+"""
+
+import re
+from collections.abc import Mapping
+
+from xmodal.errors import DataError
+from xmodal.figures import draw_shot_curves, encode_png
+from xmodal.report.html import Cell, Mark, folded, heading, paragraph, picture, plain, table
+from xmodal.report.results import Line, Metrics, Results
+
+STAGES = {"fewshot": "", "fewshot_audio": ", sounds"}
+TABLES = "fewshot_tables"
+MEAN_ROW = "Mean Test Acc/Std"
+SHOTS = re.compile(r"(?P<method>.+)\.shots_(?P<shots>\d+)\.(?P<statistic>mean|std)")
+ONE_COUNT = re.compile(r"(?P<method>.+)\.(?P<statistic>shots|mean|std)")
+WINS = re.compile(r"shots_(?P<shots>\d+)\.(?P<statistic>wins|runs)")
+TASK = re.compile(r"(?:(?P<set>.+)\.)?(?P<task>image|audio)\.(?P<rest>.+)")
+VERDICTS = {"agrees": Mark("✓ agrees", "good"), "differs": Mark("✗ differs", "bad")}
+
+# Method and shots to mean and std.
+Accuracies = dict[tuple[str, int], dict[str, float | None]]
+
+
+def fewshot(results: Results) -> str:
+    """Accuracy of every method and shot count on each data set, over data sets, on shifted sets, beside the paper."""
+    parts = []
+    for stage, note in STAGES.items():
+        for name, metrics in results.metrics.get(stage, {}).items():
+            found, rest = _accuracies(metrics)
+            parts += [heading(f"{name}{note}"), _by_shots(found)]
+            parts += _curves(results, f"{stage}/{name}.csv", f"{name}{note}", found)
+            parts += [folded("Other values", table(["key", "value"], plain(rest).items()))] if rest else []
+    if parts:
+        parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds."))
+    parts += _averages(results) + _domain_shift(results) + _paper(results)
+    shown = results.pictures_of(*(f"{stage}/" for stage in (*STAGES, TABLES)))
+    parts += [picture(data, path) for path, data in shown.items()]
+    return "\n".join(parts)
+
+
+def audiovisual(results: Results) -> str:
+    """Single sounds that help to classify pictures and the other way round: methods by shots for each task."""
+    parts = []
+    for name, metrics in results.metrics.get("fewshot_audiovisual", {}).items():
+        tasks: dict[str, Metrics] = {}
+        for key, value in metrics.items():
+            match = TASK.fullmatch(key)
+            task, measure = (f"{match['set'] or ''} {match['task']}".strip(), match["rest"]) if match else ("", key)
+            tasks.setdefault(task, {})[measure] = value
+        for task, own in tasks.items():
+            found, rest = _accuracies(own)
+            parts += [heading(f"{name}: {task} task" if task else name)]
+            parts += [_by_shots(found)] if found else []
+            parts += _wins(rest)
+            rest = {key: value for key, value in rest.items() if not WINS.fullmatch(key)}
+            parts += [folded("Other values", table(["key", "value"], plain(rest).items()))] if rest else []
+    if parts:
+        text = "Test accuracy, mean and standard deviation over runs. The image task learns to classify pictures with "
+        parts.insert(0, paragraph(text + "single sounds as help, the audio task sounds with single pictures."))
+    parts += [picture(data, path) for path, data in results.pictures_of("fewshot_audiovisual/").items()]
+    return "\n".join(parts)
+
+
+def _accuracies(metrics: Metrics) -> tuple[Accuracies, Metrics]:
+    """Return the accuracies in a metrics file, of one shot count or of several, and what else it holds."""
+    found: Accuracies = {}
+    rest: Metrics = {}
+    for key, value in metrics.items():
+        if match := SHOTS.fullmatch(key):
+            found.setdefault((match["method"], int(match["shots"])), {})[match["statistic"]] = value
+        elif (match := ONE_COUNT.fullmatch(key)) and isinstance(shots := metrics.get(f"{match['method']}.shots"), int):
+            cell = found.setdefault((match["method"], shots), {})
+            cell |= {match["statistic"]: value} if match["statistic"] != "shots" else {}
+        else:
+            rest[key] = value
+    return found, rest
+
+
+def _by_shots(found: Accuracies) -> str:
+    methods, shots = dict.fromkeys(method for method, _ in found), sorted({k for _, k in found})
+    rows = [[method, *(_mean_std(found.get((method, k), {})) for k in shots)] for method in methods]
+    return table(["method", *(_shots(k) for k in shots)], rows)
+
+
+def _shots(k: int) -> str:
+    return f"{k} shots" if k != 1 else "1 shot"
+
+
+def _mean_std(cell: Mapping[str, float | None], decimals: int = 3) -> str:
+    mean, std = cell.get("mean"), cell.get("std")
+    if mean is None:
+        return ""
+    return f"{mean:.{decimals}f}" + ("" if std is None else f" ± {std:.{decimals}f}")
+
+
+def _curves(results: Results, path: str, title: str, found: Accuracies) -> list[str]:
+    """Return the figure of accuracy against shots, where the stage has left several shot counts."""
+    lines = results.tables.get(path, [])
+    shots = [_count(line, "shots", path) for line in lines]
+    if len(lines) < 2 or None in shots:
+        return []
+    levels = {method for method, k in found if k == 0}
+    curves = {}
+    for method in list(lines[0])[1:]:
+        values = [_number(line, method, path) for line in lines]
+        known = [value for value in values if value is not None]
+        if len(known) == len(values):
+            curves[method] = known[:1] if method in levels else known
+    figure = draw_shot_curves([k for k in shots if k is not None], curves, title=title)
+    return [picture(encode_png(figure), f"Accuracy against labelled items a class, {title}")]
+
+
+def _averages(results: Results) -> list[str]:
+    """Return one table for each setting; of one data set alone there is nothing to average."""
+    path = f"{TABLES}/average.csv"
+    lines = results.tables.get(path, [])
+    names = dict.fromkeys(line["dataset"] for line in lines if _text(line, "dataset", path) != MEAN_ROW)
+    settings: dict[tuple[str, ...], Accuracies] = {}
+    for line in lines if len(names) > 1 else ():
+        if line["dataset"] == MEAN_ROW:
+            setting = tuple(_text(line, name, path) for name in ("clip_encoder", "modality", "view", "text_aug"))
+            key = (_text(line, "method", path), _count(line, "shots", path) or 0)
+            settings.setdefault(setting, {})[key] = _statistics(line, "test_acc", path)
+    parts = []
+    for (encoder, modality, view, prompts), found in settings.items():
+        parts += [heading(f"Average over {len(names)} data sets: {encoder}, {modality}, views {view}, {prompts}")]
+        parts += [paragraph(f"Mean of the means ± mean of the deviations over {', '.join(names)}."), _by_shots(found)]
+    return parts
+
+
+def _domain_shift(results: Results) -> list[str]:
+    path = f"{TABLES}/domain_shift.csv"
+    if not (lines := results.tables.get(path, [])):
+        return []
+    known = [name for name in lines[0] if name.endswith("_acc_mean") and name not in ("val_acc_mean", "test_acc_mean")]
+    shifted = [name.removesuffix("_acc_mean") for name in known]
+    labels = {"modality": "modality", "init": "start", "hyper": "trained", "eval_type": "evaluated", "shots": "shots"}
+    groups: dict[str, list[list[Cell]]] = {}
+    for line in lines:
+        where = ", ".join(_text(line, name, path) for name in ("dataset", "clip_encoder", "image_aug", "text_aug"))
+        cells = [_mean_std(_statistics(line, f"{name}_acc", path)) for name in ("test", *shifted)]
+        groups.setdefault(where, []).append([*(_text(line, name, path) for name in labels), *cells])
+    parts = [heading("Shifted test sets")]
+    parts += [paragraph("Heads chosen on the source's validation rows, tested on shifted sets; ± over seeds.")]
+    for where, rows in groups.items():
+        parts += [paragraph(where), table([*labels.values(), "source", *shifted], rows)]
+    return parts
+
+
+def _paper(results: Results) -> list[str]:
+    path = f"{TABLES}/paper.csv"
+    if not (lines := results.tables.get(path, [])):
+        return []
+    measured = [line for line in lines if _text(line, "verdict", path) in VERDICTS]
+    n = {verdict: sum(line["verdict"] == verdict for line in measured) for verdict in VERDICTS}
+    rest = [line for line in lines if line["verdict"] not in VERDICTS]
+    text = (
+        f"{n['agrees']} numbers agree, {n['differs']} differ, {len(rest)} were not measured. A number agrees where the "
+        "difference is at most the largest of: the published deviation over seeds, the measured one, one point for an "
+        "average at one shot, half a unit of the last printed digit."
+    )
+    columns = ["method", "data set", "shots", "view", "prompts", "source", "published"]
+    parts = [heading("Beside published numbers"), paragraph(text)]
+    if measured:
+        rows = [[*_published(line, path), *_measured(line, path)] for line in measured]
+        parts += [table([*columns, "measured", "steps", "difference", "verdict"], rows)]
+    if rest:
+        parts += [folded(f"{len(rest)} not measured", table(columns, [_published(line, path) for line in rest]))]
+    return parts
+
+
+def _published(line: Line, path: str) -> list[Cell]:
+    layers = "/".join(_text(line, name, path) for name in ("image_layer", "text_layer"))
+    method = _text(line, "method", path) + (f", layers {layers}" if layers != "0/0" else "")
+    names = ("view", "text_aug", "source")
+    printed = {"mean": _number(line, "paper_mean", path), "std": _number(line, "paper_std", path)}
+    place: list[Cell] = [method, _text(line, "dataset", path), _count(line, "shots", path)]
+    return [*place, *(_text(line, name, path) for name in names), _mean_std(printed, 4)]
+
+
+def _measured(line: Line, path: str) -> list[Cell]:
+    own = {"mean": _number(line, "mean", path), "std": _number(line, "std", path)}
+    difference = _number(line, "difference", path)
+    return [
+        _mean_std(own, 4),
+        _count(line, "steps", path),
+        "" if difference is None else f"{difference:+.4f}",
+        VERDICTS[line["verdict"]],
+    ]
+
+
+def _wins(rest: Metrics) -> list[str]:
+    counts: dict[int, dict[str, object]] = {}
+    for key, value in rest.items():
+        if match := WINS.fullmatch(key):
+            counts.setdefault(int(match["shots"]), {})[match["statistic"]] = value
+    said = [f"{found.get('wins')} of {found.get('runs')} at {_shots(k)}" for k, found in sorted(counts.items())]
+    return [paragraph(f"audiovisual is better than linear_probe in {', '.join(said)}.")] if said else []
+
+
+def _statistics(line: Line, name: str, path: str) -> dict[str, float | None]:
+    return {statistic: _number(line, f"{name}_{statistic}", path) for statistic in ("mean", "std")}
+
+
+def _text(line: Line, name: str, path: str) -> str:
+    if name not in line:
+        raise DataError(f"{path}: no column {name!r}, expected the few-shot tables' columns")
+    return line[name]
+
+
+def _count(line: Line, name: str, path: str) -> int | None:
+    number = _number(line, name, path)
+    return None if number is None else int(number)
+
+
+def _number(line: Line, name: str, path: str) -> float | None:
+    text = _text(line, name, path)
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        raise DataError(f"{path}: {name} is {text!r}, expected a number") from error
