@@ -20,14 +20,13 @@ OUT = Path("plots/fewshot_tables")
 def main(
     encoder: Annotated[str, typer.Option(help="What the results were measured with.")],
     published_files: Annotated[bool, typer.Option(help="Write the folders of the published system too.")],
-    records: Annotated[list[str] | None, typer.Option(help="Stages, folders below outcomes/.")] = None,
-    datasets: Annotated[list[str] | None, typer.Option(help="Read of each stage, and averaged over.")] = None,
+    datasets: Annotated[list[str] | None, typer.Option(help="Data sets of the stage fewshot, to average over.")] = None,
+    shifts: Annotated[list[str] | None, typer.Option(help="Tasks of the stage domain_shift.")] = None,
     audiovisual: Annotated[list[str] | None, typer.Option(help="Tasks of fewshot_audiovisual on ImageNet-ESC.")] = None,
 ) -> None:
     """Write all_results.csv, average.csv, domain_shift.csv and paper.csv to plots/fewshot_tables/."""
-    named = [OUTCOMES / stage / f"{name}.json" for stage in records or [] for name in datasets or []]
-    found = read_records(named, encoder=encoder)
-    shifted = read_records(sorted((OUTCOMES / "domain_shift").glob("*.json")), encoder=encoder)
+    found = read_records([OUTCOMES / "fewshot" / f"{name}.json" for name in datasets or []], encoder=encoder)
+    shifted = read_records([OUTCOMES / "domain_shift" / f"{name}.json" for name in shifts or []], encoder=encoder)
     measured = measured_cells(found) + measured_cells(shifted)
     for task in audiovisual or []:
         measured += audiovisual_cells(read_json(Path("metrics/fewshot_audiovisual") / f"{task}.json"), encoder)

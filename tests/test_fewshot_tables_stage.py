@@ -64,7 +64,7 @@ def test_results_reach_every_table() -> None:
         f"imagenet_esc_27.audio.linear_probe.shots_1.{name}": value for name, value in (("mean", 0.3), ("std", 0.05))
     }
     write_json(Path("metrics/fewshot_audiovisual/esc.json"), metrics)
-    options = ("--records", "fewshot", "--datasets", "dtd", "--datasets", "eurosat", "--audiovisual", "esc")
+    options = ("--datasets", "dtd", "--datasets", "eurosat", "--shifts", "imagenet", "--audiovisual", "esc")
     assert call(*options, "--no-published_files").exit_code == 0
     assert [row[0] for row in rows("all_results.csv")[1:]] == ["dtd", "dtd", "eurosat", "eurosat"]
     assert [row[-3:-1] for row in rows("average.csv")[1:4]] == [
@@ -92,7 +92,7 @@ def test_the_report_reads_what_the_stage_writes() -> None:
     for name in ("dtd", "eurosat"):
         measure("fewshot", name, 0.625)
     measure("domain_shift", "imagenet", 0.645, imagenetv2=0.5625)
-    options = ("--records", "fewshot", "--datasets", "dtd", "--datasets", "eurosat")
+    options = ("--datasets", "dtd", "--datasets", "eurosat", "--shifts", "imagenet")
     assert call(*options, "--no-published-files").exit_code == 0
     write_json(Path("metrics/pretrain.json"), {"loss": 1.0})
     build_report(Path("metrics"), Path("plots"), Path("index.html"))
@@ -107,7 +107,7 @@ def test_the_report_reads_what_the_stage_writes() -> None:
 
 def test_same_records_same_bytes_and_the_published_folders_on_request() -> None:
     measure("fewshot", "dtd", 0.5)
-    options = ("--records", "fewshot", "--datasets", "dtd")
+    options = ("--datasets", "dtd")
     read = {}
     for name in ("first", "second"):
         assert call(*options, "--published-files").exit_code == 0
@@ -123,7 +123,7 @@ def test_same_records_same_bytes_and_the_published_folders_on_request() -> None:
 
 def test_what_is_missing_or_of_another_encoder_is_one_line_and_status_1() -> None:
     measure("fewshot", "dtd", 0.5, encoder="mini")
-    asked = ("--no-published-files", "--records", "fewshot", "--datasets", "dtd")
+    asked = ("--no-published-files", "--datasets", "dtd")
     missing = call(*asked, "--datasets", "eurosat", "--datasets", "ucf101")
     assert missing.exit_code == 1
     assert "outcomes/fewshot/eurosat.json, outcomes/fewshot/ucf101.json" in missing.stderr

@@ -113,7 +113,7 @@ def test_shifted_sets_get_two_columns_each(tmp_path: Path) -> None:
     ]
     assert domain_shift([]) == (COLUMNS, [])
     uneven = record("imagenet", result("gda", 16, [0.5, 0.5], shifted=[{"v2": 0.5}, {}]))
-    with pytest.raises(DataError, match=r"imagenet, gda: outcomes with the shifted sets"):
+    with pytest.raises(DataError, match=r"gda at 16 shots: outcomes with the shifted sets"):
         domain_shift([uneven])
 
 

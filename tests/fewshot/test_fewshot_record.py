@@ -60,6 +60,7 @@ def test_the_file_is_this_text(tmp_path: Path) -> None:
       "flip"
     ],
     "scale": 100.0,
+    "partial_steps": 12800,
     "partial_scale": 50.0
   },
   "results": [

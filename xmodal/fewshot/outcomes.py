@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, DataError
 
 
 class Outcome(NamedTuple):
@@ -50,14 +50,21 @@ def summarise(method: str, shots: int, outcomes: Sequence[Outcome]) -> MethodRes
 def shifted(result: MethodResult) -> dict[str, tuple[float, float]]:
     """Return the mean and the population standard deviation of the accuracy on each shifted test set, by its name.
 
+    Raises:
+        DataError: the outcomes do not name the same sets.
+
     Example:
         >>> outcomes = (Outcome(1, -1, 0.5, shifted={"sketch": 0.25}), Outcome(2, -1, 0.5, shifted={"sketch": 0.75}))
         >>> shifted(MethodResult("gda", 4, 0.5, 0.0, outcomes))
         {'sketch': (0.5, 0.25)}
     """
-    names = dict.fromkeys(name for outcome in result.outcomes for name in outcome.shifted)
-    found = {name: np.array([outcome.shifted[name] for outcome in result.outcomes]) for name in names}
-    return {name: (float(accuracy.mean()), float(accuracy.std())) for name, accuracy in found.items()}
+    names = list(result.outcomes[0].shifted) if result.outcomes else []
+    for outcome in result.outcomes:
+        if outcome.shifted.keys() != set(names):
+            found, where = sorted(outcome.shifted), f"{result.method} at {result.shots} shots"
+            raise DataError(f"{where}: outcomes with the shifted sets {sorted(names)} and {found}, expected the same")
+    columns = {name: np.array([outcome.shifted[name] for outcome in result.outcomes]) for name in names}
+    return {name: (float(accuracy.mean()), float(accuracy.std())) for name, accuracy in columns.items()}
 
 
 def metrics(results: Sequence[MethodResult]) -> dict[str, float]:

@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 
 from xmodal.errors import DataError
 from xmodal.fewshot.averages import ELEVEN, complete_averages
-from xmodal.fewshot.outcomes import MethodResult
-from xmodal.fewshot.published import Cell, Table, layers, published_encoder, shifted_accuracy, view_name
+from xmodal.fewshot.outcomes import MethodResult, shifted
+from xmodal.fewshot.published import Cell, Table, layers, published_encoder, view_name
 from xmodal.fewshot.record import Record, Setting
 
 PUBLISHED = Path(__file__).parent.parent / "data" / "published" / "fewshot.csv"
@@ -160,14 +160,15 @@ def measured_cells(records: Sequence[Record]) -> list[MeasuredCell]:
     for record in known:
         for result in record.results:
             own, name = record.setting, record.setting.dataset
-            accuracy = {name: (result.mean, result.std)} | shifted_accuracy(result, name)
+            accuracy = {name: (result.mean, result.std)} | shifted(result)
             cells += [
-                MeasuredCell(_place(own, result, where), *found, steps=own.steps) for where, found in accuracy.items()
+                MeasuredCell(_place(own, result, where), *found, own.steps_of(result.method))
+                for where, found in accuracy.items()
             ]
     for average in complete_averages(known):
         any_result = average.results[ELEVEN[0]]
         place = _place(average.setting, any_result, AVERAGE)
-        cells.append(MeasuredCell(place, average.mean, average.std, average.setting.steps))
+        cells.append(MeasuredCell(place, average.mean, average.std, average.setting.steps_of(average.method)))
     return cells
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from xmodal.errors import DataError
 from xmodal.fewshot.arms import ARMS, ZERO_SHOT
-from xmodal.fewshot.outcomes import MethodResult, Outcome
+from xmodal.fewshot.outcomes import MethodResult, Outcome, shifted
 from xmodal.fewshot.record import Record, Setting
 
 COLUMNS = (
@@ -164,18 +164,6 @@ def domain_shift(records: Sequence[Record]) -> Table:
     return (*COLUMNS, *columns), [row_of(*row) + _shifted_cells(*row, names) for row in rows]
 
 
-def shifted_accuracy(result: MethodResult, where: str) -> dict[str, tuple[float, float]]:
-    """Return mean and population deviation on each shifted test set of a result; `where` is for the message.
-
-    Raises:
-        DataError: its outcomes do not name the same sets.
-    """
-    sets = {tuple(sorted(outcome.shifted)) for outcome in result.outcomes}
-    if len(sets) > 1:
-        raise DataError(f"{where}, {result.method}: outcomes with the shifted sets {sorted(sets)}, expected the same")
-    return {name: _mean_std([o.shifted[name] for o in result.outcomes]) for name in result.outcomes[0].shifted}
-
-
 def row_of(setting: Setting, result: MethodResult) -> list[Cell]:
     """Return the 20 published cells of one result.
 
@@ -217,13 +205,18 @@ def _hyperparameters(setting: Setting, result: MethodResult) -> str:
     """Return the list of what each outcome chose, in the published spelling; empty where nothing was chosen."""
     if result.method in ARMS:
         form = "optim_adamw-lr_{lr}-wd_{weight_decay}-bs_{batch}-iters_{steps}"
-        return str([form.format_map({**outcome.chosen, "steps": setting.steps}) for outcome in result.outcomes])
+        return str(
+            [
+                form.format_map({**outcome.chosen, "steps": setting.steps_of(result.method)})
+                for outcome in result.outcomes
+            ]
+        )
     chosen = ["-".join(f"{name}_{value}" for name, value in outcome.chosen.items()) for outcome in result.outcomes]
     return str(chosen) if any(chosen) else ""
 
 
 def _shifted_cells(setting: Setting, result: MethodResult, names: Sequence[str]) -> list[Cell]:
-    accuracy = shifted_accuracy(result, setting.dataset)
+    accuracy = shifted(result)
     return [cell for name in names for cell in accuracy.get(name, (None, None))]
 
 
