@@ -128,7 +128,12 @@ def test_only_the_first_random_view_or_another_seed_embeds_the_centre_again(stud
 @pytest.mark.parametrize(("token_dtype", "tolerance"), [("float32", 2e-5), ("float16", 2e-2)])
 @pytest.mark.parametrize(
     ("modality", "layer", "arrays"),
-    [("image", 1, ["tokens"]), ("image", -1, ["pixels"]), ("text", 1, ["end", "tokens"]), ("text", -1, ["end", "tokens"])],
+    [
+        ("image", 1, ["tokens"]),
+        ("image", -1, ["pixels"]),
+        ("text", 1, ["end", "tokens"]),
+        ("text", -1, ["end", "tokens"]),
+    ],
 )
 def test_the_trainable_part_makes_the_vector_of_what_is_stored(
     study: Path, modality: str, layer: int, arrays: list[str], token_dtype: str, tolerance: float
@@ -210,7 +215,8 @@ def test_audioclip_takes_the_place_of_the_trained_tower(study: Path, release: Pa
 def test_weights_of_sounds_that_are_missing_or_wrong_say_how_to_get_them(study: Path, release: Path) -> None:
     address = "https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1/AudioCLIP-Partial-Training.pt"
     Path("broken.pt").write_bytes(b"nothing")
-    for weights in ("", "nowhere.pt", "broken.pt"):
+    torch.save({"visual.proj": torch.zeros(1)}, "other.pt")
+    for weights in ("", "nowhere.pt", "broken.pt", "other.pt"):
         line = refused("pretrain_audio", audio_encoder="AudioCLIP", audio_weights=weights)
         assert weights in line
         assert address in line
