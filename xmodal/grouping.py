@@ -63,8 +63,10 @@ def whole_groups(group_rows: int, batch_rows: int, shard_rows: int | None) -> in
 def whole_batch_rows(group_rows: int, batch_rows: int) -> int:
     """Return the largest batch of at most `batch_rows` rows that cuts no group; one group where even that is larger.
 
+    A number of rows that makes no sense comes back as it is, for `extract` to refuse.
+
     Example:
-        >>> whole_batch_rows(1, 256), whole_batch_rows(10, 256), whole_batch_rows(10, 4)
-        (256, 250, 10)
+        >>> whole_batch_rows(1, 256), whole_batch_rows(10, 256), whole_batch_rows(10, 4), whole_batch_rows(10, 0)
+        (256, 250, 10, 0)
     """
-    return max(group_rows, batch_rows // group_rows * group_rows)
+    return max(group_rows, batch_rows // group_rows * group_rows) if batch_rows > 0 else batch_rows

@@ -166,6 +166,7 @@ BAD_VALUES = [
     ({"views": ["flip", "flip"]}, "each once", "ConfigError"),
     ({"image_layer": 2}, "cut at layer 2: expected one of 0, 1, -1", "ConfigError"),
     ({"token_dtype": "int8"}, "tokens of type 'int8': expected float16 or float32", "ConfigError"),
+    ({"batch": 0}, "batch_rows 0", "ConfigError"),
     ({"dtype": "int8"}, "embedding of type 'int8'", "StoreError"),
 ]
 
