@@ -1,4 +1,8 @@
-"""Put the image and text towers of the chosen encoder in one place: models/encoder/<modality>/."""
+"""Put the towers of the chosen encoder in one place: models/encoder/<modality>/, for pictures and texts.
+
+CLAP/<any name> with the folder of a CLAP model as weights has none for pictures; the stage pretrain_audio takes its
+sounds.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +14,10 @@ from xmodal.stage import run
 
 
 def main(
-    name: Annotated[str, typer.Option(help="mini, or <open_clip architecture>/<pretrained tag>.")],
-    weights: Annotated[str, typer.Option(help="Local weights for that architecture instead of the tag; may be empty.")],
+    name: Annotated[str, typer.Option(help="mini, <open_clip architecture>/<pretrained tag>, or CLAP/<name>.")],
+    weights: Annotated[str, typer.Option(help="A local file instead of the tag, or the folder of CLAP; may be empty.")],
 ) -> None:
-    """Write models/encoder/image and models/encoder/text."""
+    """Write models/encoder/image and models/encoder/text; a tower that the encoder lacks is of the kind none."""
     spec = f"{name.partition('/')[0]}@{weights}" if weights else name
     resolve_encoder(spec, Path("models/encoder"), trained=Path("models/clip"))
 

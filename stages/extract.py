@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from xmodal.device import Precision
-from xmodal.encoders.load import load_tower
+from xmodal.encoders.load import load_cut_tower
 from xmodal.encoders.protocol import Modality
 from xmodal.extract import extract
 from xmodal.files import write_json
+from xmodal.grouping import group_rows_of, whole_batch_rows
 from xmodal.progress import RichProgress
-from xmodal.sources import source_of
+from xmodal.sources import CENTER, source_of
 from xmodal.stage import run
 
 
@@ -19,24 +20,38 @@ def main(
     dataset: Annotated[str, typer.Option(help="Its folder below data/.")],
     modality: Annotated[Modality, typer.Option(help="A set without this modality gets an empty store.")],
     encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
-    dtype: Annotated[str, typer.Option(help="float16 or float32.")],
-    batch: Annotated[int, typer.Option(help="Media that the encoder gets at a time.")],
+    views: Annotated[
+        list[str], typer.Option(help="Of each picture: center, flip, random_crop_<n>, random_resized_crop_<n>.")
+    ],
+    view_seed: Annotated[int, typer.Option(help="Of the random views.")],
+    image_layer: Annotated[int, typer.Option(help="Where image towers are cut: 0, 1 (last block) or -1 (input).")],
+    text_layer: Annotated[int, typer.Option(help="The same for text towers.")],
+    token_dtype: Annotated[str, typer.Option(help="Of what cut towers give beside vectors: float16 or float32.")],
+    dtype: Annotated[str, typer.Option(help="Of vectors: float16 or float32.")],
+    batch: Annotated[int, typer.Option(help="Media that the encoder gets at a time, cut to whole groups.")],
     workers: Annotated[int, typer.Option(help="Decoding processes; 0 decodes in a thread.")],
     max_failed: Annotated[float, typer.Option(help="Fraction of media that may fail.")],
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
     precision: Annotated[Precision, typer.Option(help="Of the encoder.")],
 ) -> None:
-    """Write the store, and how fast it went to logs/extract/."""
+    """Write the store, and how fast it went to logs/extract/; views are of pictures only, cuts not of sounds."""
     name = f"{dataset}-{modality}"
+    layer = {"image": image_layer, "text": text_layer}.get(modality, 0)
+    source, folder = source_of(Path("data") / dataset, modality), Path("models/encoder") / modality
     with RichProgress(name) as progress:
+        tower = load_cut_tower(
+            folder, layer, rows=len(source.ids), token_dtype=token_dtype, device=device, precision=precision
+        )
         throughput = extract(
-            source_of(Path("data") / dataset, modality),
-            load_tower(Path("models/encoder") / modality, device=device, precision=precision),
+            source,
+            tower,
             Path("features") / encoder / dataset / f"{modality}.zarr",
             dtype=dtype,
-            batch_rows=batch,
+            batch_rows=whole_batch_rows(group_rows_of(tower.description()), batch),
             workers=workers if modality != "text" else None,
             max_failed=max_failed,
+            views=views if modality == "image" else [CENTER],
+            seed=view_seed,
             retry_failed=True,
             replace=True,
             allow_empty=True,

@@ -1,4 +1,4 @@
-"""Align a log-mel audio tower with the frozen space of the chosen encoder; write it to models/encoder/audio."""
+"""Put an audio tower beside the chosen encoder, in models/encoder/audio: trained here on log-mel, or a released one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,17 @@ from xmodal.device import Precision, select_device
 from xmodal.encoders.audio import MelConfig
 from xmodal.encoders.load import load_tower
 from xmodal.encoders.mel_tower import MelTower, MelTowerConfig
+from xmodal.encoders.resolve import join_audio_tower
 from xmodal.files import write_json
 from xmodal.loop import LoopConfig
 from xmodal.stage import run
 
+ENCODER, METRICS = Path("models/encoder"), Path("metrics/pretrain_audio.json")
+
 
 def main(
+    audio_encoder: Annotated[str, typer.Option(help="AudioCLIP, AudioCLIP-upstream or CLAP; empty trains a tower.")],
+    audio_weights: Annotated[str, typer.Option(help="The file of AudioCLIP; may be empty for CLAP.")],
     dataset: Annotated[str, typer.Option(help="Data set with sounds.")],
     windows: Annotated[int, typer.Option(help="One-second windows that a sound gives; the rest is cut.")],
     epochs: Annotated[int, typer.Option(help="Passes over the sounds.")],
@@ -30,11 +35,16 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
     precision: Annotated[Precision, typer.Option(help="Of the towers.")],
 ) -> None:
-    """Write models/encoder/audio, plots/pretrain_audio and metrics/pretrain_audio.json."""
+    """Write models/encoder/audio, plots/pretrain_audio (no curves of a released tower), metrics/pretrain_audio.json."""
     loop = LoopConfig(epochs=epochs, lr=learning_rate, weight_decay=weight_decay, warmup_fraction=warmup)
-    text = load_tower(Path("models/encoder/text"), device=device, precision=precision)
     chosen = select_device(device)
     with distributed.process_group(chosen), live_curves(Path("plots/pretrain_audio")) as curves:
+        if audio_encoder or audio_weights:
+            if distributed.rank() == 0:
+                tower = join_audio_tower(audio_encoder, audio_weights, ENCODER)
+                write_json(METRICS, {"encoder": audio_encoder, "dim": tower.dim})
+            return
+        text = load_tower(ENCODER / "text", device=device, precision=precision)
         report = pretrain_audio(
             MelTower(MelTowerConfig(dim=text.dim), seed=seed),
             MelConfig(windows=windows),
@@ -42,14 +52,14 @@ def main(
             AudioTraining(loop=loop, batch=batch, micro_batch=batch, precision=precision),
             name=text.description()["encoder"],
             frozen={"text": text},
-            out=Path("models/encoder/audio"),
+            out=ENCODER / "audio",
             scratch=Path("scratch/pretrain_audio"),
             seed=seed,
             device=chosen,
             on_metrics=curves,
         )
         if distributed.rank() == 0:
-            write_json(Path("metrics/pretrain_audio.json"), report.history[-1])
+            write_json(METRICS, report.history[-1])
 
 
 if __name__ == "__main__":

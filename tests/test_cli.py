@@ -15,6 +15,7 @@ from xmodal import doctor
 from xmodal.cli import app
 from xmodal.encoders.folders import TowerSpec, write_spec
 from xmodal.errors import ConfigError
+from xmodal.store import ArraySpec, RowPlan, StoreWriter
 
 
 def run(*arguments: Any) -> Result:
@@ -51,6 +52,29 @@ def test_info_of_a_store_and_of_a_folder(store: Path) -> None:
     assert "encoder: toy" in text
     facts = json.loads(run("info", store.parent, "--json").output)
     assert (facts["rows"], facts["dim"], facts["failed"], facts["provenance"]["encoder"]) == (3, 4, 1, "toy")
+
+
+def test_info_of_views_and_of_arrays_beside_the_vector(tmp_path: Path) -> None:
+    ids = ["p0", "p0@flip", "p1", "p1@flip", "p@me", "random_crop_1"]
+    path = write_store(tmp_path, "image", ids, np.eye(6, 4))
+    assert "  rows: 4 center, 2 flip\n" in run("info", path).output
+    assert json.loads(run("info", path, "--json").output)["views"] == {"center": 4, "flip": 2}
+    specs = {"tokens": ArraySpec((3, 5), compressed=True), "end": ArraySpec((), "int32")}
+    specs |= {"words": ArraySpec((7,), "float32", ragged=True)}
+    plan, path = RowPlan(["t0"], ["0" * 64]), tmp_path / "text.zarr"
+    with StoreWriter(path, plan, provenance={"cut_layer": "input"}, dim=4, arrays=specs) as writer:
+        (shard,) = writer.pending()
+        values = {"tokens": np.ones((1, 3, 5)), "end": np.ones(1, np.int32), "words": [np.ones((2, 7), np.float32)]}
+        writer.commit(shard, np.ones((1, 4)), np.array([True]), arrays=values)
+        writer.seal()
+    lines = run("info", path).output.splitlines()
+    assert lines[1:] == [
+        "  end: 1 int32",
+        "  tokens: 1 x 3 x 5 float16, compressed",
+        "  words: 1 x any x 7 float32",
+        "  cut_layer: input",
+    ]
+    assert json.loads(run("info", path, "--json").output)["arrays"]["tokens"]["shape"] == [3, 5]
 
 
 def test_verify_and_its_exit_status(store: Path) -> None:

@@ -168,3 +168,35 @@ def test_embeddings_do_not_depend_on_the_arrays_beside_them(tmp_path: Path) -> N
     plain, tokens = FeatureStore(tmp_path / "plain.zarr"), FeatureStore(tmp_path / "tokens.zarr")
     assert np.array_equal(plain.embedding(), tokens.embedding())
     assert plain.dim == DIM
+
+
+@pytest.mark.parametrize("shard_rows", [1, 3, 16, None])
+def test_no_value_depends_on_the_length_of_a_shard(tmp_path: Path, shard_rows: int | None) -> None:
+    source = write_media(tmp_path / "data", pictures(9))
+    run(source, tmp_path / "eight.zarr", TokenTower(), views=VIEWS)
+    tower = TokenTower()
+    run(source, tmp_path / "s.zarr", tower, views=VIEWS, shard_rows=shard_rows)
+    found, expected = FeatureStore(tmp_path / "s.zarr"), FeatureStore(tmp_path / "eight.zarr")
+    assert found.ids == expected.ids
+    for name in expected.arrays:
+        assert np.array_equal(found.array(name), expected.array(name)), name
+    assert {shape[0] for shape in tower.batches} == {min(4, found.shard_rows)}  # no batch is longer than its shard
+
+
+class WideTower(NumpyTower):
+    """Gives as many tokens as CLIP's RN50 at 224 pixels."""
+
+    arrays = {"tokens": RowArray((49, 2048), "float16", True)}  # noqa: RUF012  # as towers have it
+
+    def encode_arrays(self, batch):
+        return {EMBEDDING: self.encode(batch), "tokens": np.ones((len(batch), 49, 2048), np.float16)}
+
+
+def test_shards_with_tokens_have_tens_of_mebibytes(tmp_path: Path) -> None:
+    tower = WideTower()
+    source = write_media(tmp_path / "data", pictures(2))
+    extract(source, tower, tmp_path / "s.zarr", batch_rows=1024, workers=0)
+    store = FeatureStore(tmp_path / "s.zarr")
+    assert store.shard_rows == 256
+    assert store.shard_rows * store.arrays["tokens"].row_bytes == 49 << 20
+    assert [shape[0] for shape in tower.batches] == [256]

@@ -52,24 +52,18 @@ def _load(encoder: Path, modality: str, device: str) -> "Tower":
 def info(
     path: Annotated[Path, typer.Argument(help="A store, or a folder with stores below it.")], as_json: AsJson = False
 ) -> None:
-    """Say what is in a feature store: rows, dimension, who made it and how."""
-    from xmodal.store import FeatureStore
+    """Say what is in a feature store: rows, views, dimension, further arrays, who made it and how."""
+    from xmodal.description import describe_store, description_lines
 
     paths = [path] if path.suffix == ".zarr" or not path.is_dir() else sorted(path.rglob("*.zarr"))
     if not paths:
         raise ConfigError(f"{path}: no feature store (*.zarr) in this folder")
-    found = []
-    for entry in paths:
-        store = FeatureStore(entry)
-        facts: dict[str, Any] = {"path": str(entry), "rows": len(store), "dim": store.dim, "dtype": store.dtype.name}
-        found.append(facts | {"failed": int((~store.valid).sum()), "provenance": store.provenance})
+    found = [describe_store(entry) for entry in paths]
     if as_json:
         echo_json(found if len(found) > 1 else found[0])
         return
     for facts in found:
-        typer.echo(f"{facts['path']}: {facts['rows']} x {facts['dim']} {facts['dtype']}, {facts['failed']} failed")
-        for key, value in facts["provenance"].items():
-            typer.echo(f"  {key}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+        typer.echo("\n".join(description_lines(facts)))
 
 
 @app.command()

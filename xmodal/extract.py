@@ -19,7 +19,7 @@ import numpy as np
 from xmodal.decoding import Batch, BatchStream
 from xmodal.encoders.protocol import EMBEDDING, ArrayTower, Decoder, RowArray, Tower
 from xmodal.errors import ConfigError, EmptyInputError, TooManyFailuresError
-from xmodal.grouping import grouped_digests, whole_groups
+from xmodal.grouping import group_rows_of, grouped_digests, whole_groups
 from xmodal.progress import Snapshot, Watcher
 from xmodal.sources import CENTER, FileSource, Source, TextSource, ViewSource
 from xmodal.store import ArraySpec, FeatureStore, RowPlan, Shard, StoreWriter
@@ -59,14 +59,16 @@ def extract(
 
     Rows whose id and digest the store has already keep their vectors. A medium that cannot be read or decoded becomes a
     row without a vector, with a reason. A kill loses at most the open shard, and the next run ends with the same bytes.
-    What a tower gives beside the vector, such as tokens, becomes further arrays of the store. Where rows are encoded in
+    What a tower gives beside the vector, such as tokens, becomes further arrays of the store, in shards of at most 64
+    MiB of which a few are in memory at a time; no value depends on the length of a shard. Where rows are encoded in
     groups, `retry_failed` is off: a row cannot be tried again without its group.
 
     Args:
         source: the media.
         tower: decoder and network; its description becomes the provenance of the store.
         path: the store, for example `features/mini/scenes/image.zarr`.
-        batch_rows: rows B that the tower gets at a time; the last batch of a shard is filled up with zeros.
+        batch_rows: rows B that the tower gets at a time, at most those of a shard; the last batch of a shard is filled
+            up with zeros.
         workers: decoding processes; 0 decodes in a thread; None is 0 for texts and else one per core, at most 16.
         max_failed: the fraction of rows in [0, 1] that may fail.
         allow_empty: accept a source without rows, for a data set that has no medium of this modality.
@@ -87,11 +89,12 @@ def extract(
     _check_options(source, tower, batch_rows, max_failed, allow_empty=allow_empty, path=path)
     source, decoder, drawn = _see(source, tower, views, seed)
     provenance = {**tower.description(), **drawn, "normalised": False, "libraries": _library_versions()}
-    if (group_rows := provenance.get("preprocess", {}).get("group_rows", 1)) > 1:
+    if (group_rows := group_rows_of(provenance)) > 1:
         store |= {"shard_rows": whole_groups(group_rows, batch_rows, store.get("shard_rows")), "retry_failed": False}
     plan = RowPlan(list(source.ids), grouped_digests(source.digests, group_rows))
     specs = {name: ArraySpec(a.shape, a.dtype, compressed=a.compressed) for name, a in _arrays(tower).items()}
     with StoreWriter(path, plan, provenance=provenance, dim=tower.dim, arrays=specs, **store) as writer:
+        batch_rows = min(batch_rows, writer.shard_rows)
         run = _Run(writer, source, tower, decoder, batch_rows, _worker_count(workers, tower), progress)
         return run.complete(max_failed)
 

@@ -5,11 +5,22 @@ is 1. Extraction then cuts shards and batches between groups, and the group is p
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from xmodal.errors import ConfigError
 
 SHARD_ROWS = 16_384  # the usual length of a shard, cut to whole groups
+
+
+def group_rows_of(description: Mapping[str, Any]) -> int:
+    """Return how many rows in table order share their statistics, as the description of a tower says.
+
+    Example:
+        >>> group_rows_of({"preprocess": {"group_rows": 10}}), group_rows_of({})
+        (10, 1)
+    """
+    return int(description.get("preprocess", {}).get("group_rows", 1))
 
 
 def grouped_digests(digests: Sequence[str], group_rows: int) -> list[str]:
@@ -47,3 +58,15 @@ def whole_groups(group_rows: int, batch_rows: int, shard_rows: int | None) -> in
     if batch_rows % group_rows or shard_rows % group_rows:
         raise ConfigError(f"batches of {batch_rows}, shards of {shard_rows} rows: expected multiples of {group_rows}")
     return shard_rows
+
+
+def whole_batch_rows(group_rows: int, batch_rows: int) -> int:
+    """Return the largest batch of at most `batch_rows` rows that cuts no group; one group where even that is larger.
+
+    A number of rows that makes no sense comes back as it is, for `extract` to refuse.
+
+    Example:
+        >>> whole_batch_rows(1, 256), whole_batch_rows(10, 256), whole_batch_rows(10, 4), whole_batch_rows(10, 0)
+        (256, 250, 10, 0)
+    """
+    return max(group_rows, batch_rows // group_rows * group_rows) if batch_rows > 0 else batch_rows

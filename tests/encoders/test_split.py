@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_openclip import CUSTOM, RESNET, TINY, pictures
 
-from xmodal.encoders.load import load_tower
+from xmodal.encoders.absent import mark_absent
+from xmodal.encoders.load import load_cut_tower, load_tower
 from xmodal.encoders.openclip import COCO_MEAN, COCO_STD, build_clip, save_open_clip_towers
 from xmodal.encoders.precomputed import mark_precomputed
 from xmodal.encoders.split import load_split, load_split_tower, split_image, split_text
@@ -166,3 +167,34 @@ def test_what_cannot_be_cut_is_named(tmp_path: Path):
     mark_precomputed(tmp_path / "text", name="other", modality="text", dim=24, source="elsewhere")
     with pytest.raises(WeightsError, match="'precomputed', expected one of open_clip"):
         load_split(tmp_path / "text", 1)
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_an_extraction_gets_the_tower_whole_or_cut(tmp_path: Path, layer):
+    save_open_clip_towers(model_of(VIT), tmp_path, name="vit", model_cfg=VIT)
+    tower = load_cut_tower(tmp_path / "image", layer, rows=1, token_dtype="float32", device="cpu", precision="fp32")
+    assert {name: array.dtype for name, array in tower.arrays.items()} == {
+        0: {},
+        1: {"tokens": "float32"},
+        -1: {"pixels": "uint8"},
+    }[layer]
+    assert tower.description()["cut_layer"] == {0: "output", 1: "before last block", -1: "input"}[layer]
+    for wrong in (2, -2):
+        with pytest.raises(ConfigError, match=f"cut at layer {wrong}: expected one of 0, 1, -1"):
+            load_cut_tower(tmp_path / "image", wrong, rows=1)
+    with pytest.raises(ConfigError, match="'bfloat16': expected float16 or float32"):
+        load_cut_tower(tmp_path / "image", layer, rows=1, token_dtype="bfloat16")
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_a_tower_that_is_not_there_serves_no_media_only(tmp_path: Path, layer):
+    mark_absent(tmp_path / "image", name="sounds", modality="image", dim=24)
+    tower = load_cut_tower(tmp_path / "image", layer, rows=0)
+    assert (tower.dim, tower.description()["kind"]) == (24, "none")
+    for call in (
+        lambda: load_cut_tower(tmp_path / "image", layer, rows=1),
+        lambda: load_tower(tmp_path / "image"),
+        lambda: tower.encode(pictures(1, 1)),
+    ):
+        with pytest.raises(WeightsError, match="'sounds' has no tower for the modality image"):
+            call()

@@ -36,6 +36,7 @@ KIND = "audioclip"
 FILE = "AudioCLIP-Partial-Training.pt"
 ADDRESS = f"https://github.com/AndreyGuzhov/AudioCLIP/releases/download/v0.1/{FILE}"
 SHA256 = "1921885b6c3b5de0619f2ef4a9700ecbade758a398b34eb064230c30baef0c75"  # of the file in the public repository
+HOW_TO_GET = f"get it from {ADDRESS} (sha256 {SHA256})"
 PREFIX = "audio."
 # In the release this is an empty parameter, and counters and the window may be missing without a change of any vector.
 _EMPTY = "fbsp.bias"
@@ -73,22 +74,25 @@ def read_release(path: Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: the file is missing, no PyTorch file, holds more than tensors, or its audio tower has other names
-            or shapes; the message says where to get it, or which differ.
+            or shapes; the message says which differ, and where to get the file.
     """
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file; get it from {ADDRESS} (sha256 {SHA256})")
+        raise WeightsError(f"{path}: no such file; {HOW_TO_GET}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: holds more than tensors and is not read ({error})") from error
+        raise WeightsError(f"{path}: holds more than tensors and is not read ({error}); {HOW_TO_GET}") from error
     except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise WeightsError(f"{path}: no file of PyTorch weights ({error})") from error
+        raise WeightsError(f"{path}: no file of PyTorch weights ({error}); {HOW_TO_GET}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path}: expected a mapping of names to tensors, found {type(state).__name__}")
+        raise WeightsError(f"{path}: expected names and tensors, found {type(state).__name__}; {HOW_TO_GET}")
     own = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     if own.get(_EMPTY, torch.empty(0)).numel() == 0:
         own.pop(_EMPTY, None)
-    return _checked(own, str(path))
+    try:
+        return _checked(own, str(path))
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {HOW_TO_GET}") from error
 
 
 def _checked(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ The folder has config.json, model.safetensors, preprocessor_config.json and the 
 them by their length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.device import Precision
+from xmodal.encoders.absent import mark_absent
 from xmodal.encoders.audio import read_samples, resample
 from xmodal.encoders.folders import WEIGHTS_FILE, TowerSpec, check_weights, file_sha256, remove_towers, write_spec
 from xmodal.encoders.protocol import Modality
@@ -22,6 +24,7 @@ from xmodal.encoders.torch_tower import TorchTower
 from xmodal.errors import DecodeError, WeightsError
 
 KIND = "clap"
+REPOSITORY = "laion/clap-htsat-unfused"
 CONTEXT_TOKENS = 77  # what the released models were trained with
 TOKENIZER = "tokenizer"  # folder in a tower's folder
 EXTRACTOR_FIELDS = (
@@ -152,8 +155,21 @@ class ClapTextDecoder:
 NETWORKS: Mapping[Modality, type[nn.Module]] = {"audio": _SoundNetwork, "text": _TextNetwork}
 
 
+@dataclass(frozen=True)
+class _Part:
+    """One tower of a CLAP folder, checked, not yet written."""
+
+    state: dict[str, Tensor]
+    model_cfg: dict[str, Any]
+    preprocess: dict[str, Any]
+    logit_scale: float | None
+    source: dict[str, Any]
+
+
 def import_clap(name: str, source: Path, out: Path) -> None:
     """Put the audio and text towers of a local CLAP folder into `out`; towers of another encoder are removed.
+
+    `out/image` becomes a tower folder of the kind `none`.
 
     Args:
         name: the encoder.
@@ -163,30 +179,59 @@ def import_clap(name: str, source: Path, out: Path) -> None:
     Raises:
         WeightsError: a file of the folder is missing or damaged, or the weights do not fit the configuration.
     """
+    parts, tokenizer = _read_folder(source, ("audio", "text"))  # checked before anything is removed
+    remove_towers(out)
+    tokenizer.save_pretrained(out / "text" / TOKENIZER)
+    for modality, part in parts.items():
+        spec = _save(out / modality, name, modality, part)
+    mark_absent(out / "image", name=name, modality="image", dim=spec.dim)
+
+
+def import_clap_audio(name: str, source: Path, out: Path) -> TowerSpec:
+    """Put the audio tower of a local CLAP folder into `out/audio` and return what its `tower.json` says.
+
+    Args:
+        name: the encoder that the tower belongs to.
+        source: the folder.
+        out: for example `models/encoder`; towers of other modalities stay.
+
+    Raises:
+        WeightsError: a file of the folder is missing or damaged, or the weights do not fit the configuration.
+    """
+    parts, _ = _read_folder(source, ("audio",))
+    return _save(out / "audio", name, "audio", parts["audio"])
+
+
+def _read_folder(source: Path, modalities: Sequence[Modality]) -> tuple[dict[Modality, _Part], Any]:
+    """Return the towers of a folder, their weights checked against their configuration, and its tokenizer."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor
 
+    weights = source / WEIGHTS_FILE
     try:
         config = ClapConfig.from_pretrained(str(source), local_files_only=True)
         extractor = ClapFeatureExtractor.from_pretrained(str(source), local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(str(source), local_files_only=True)
-        state = load_file(source / WEIGHTS_FILE)
+        state = load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
-        raise WeightsError(f"{source}: no folder of a CLAP model with {WEIGHTS_FILE}: {error}") from error
+        raise WeightsError(
+            f"{source}: no folder of a CLAP model with {WEIGHTS_FILE}: {error}; get one by hf download {REPOSITORY}"
+            " --local-dir <folder>, where there is a network"
+        ) from error
     preprocess: dict[Modality, dict[str, Any]] = {
         "audio": {key: getattr(extractor, key) for key in EXTRACTOR_FIELDS},
         "text": {"tokenizer": type(tokenizer).__name__, "context_length": CONTEXT_TOKENS},
     }
     configs = {"audio": config.audio_config.to_diff_dict(), "text": config.text_config.to_diff_dict()}
     scale = float(state["logit_scale_a"].exp()) if "logit_scale_a" in state else None
-    # Both are checked before anything is removed.
-    parts = {m: _checked(state, m, NETWORKS[m](configs[m]), str(source)) for m in preprocess}
-    remove_towers(out)
-    tokenizer.save_pretrained(out / "text" / TOKENIZER)
-    for modality, part in parts.items():
+    origin = {"folder": str(source), "file": WEIGHTS_FILE, "file_sha256": file_sha256(weights)}
+    parts = {}
+    for modality in modalities:
+        own = _checked(state, modality, NETWORKS[modality](configs[modality]), str(source))
         model_cfg = {key: value for key, value in configs[modality].items() if key != "transformers_version"}
-        _save(out / modality, name, modality, part, model_cfg, preprocess[modality], scale)
+        parts[modality] = _Part(own, model_cfg, preprocess[modality], scale, origin)
+    return parts, tokenizer
 
 
 def _checked(state: Mapping[str, Tensor], modality: Modality, network: nn.Module, where: str) -> dict[str, Tensor]:
@@ -204,31 +249,25 @@ def _checked(state: Mapping[str, Tensor], modality: Modality, network: nn.Module
     return {key: state[key] for key in wanted if key in state}
 
 
-def _save(
-    folder: Path,
-    name: str,
-    modality: Modality,
-    part: Mapping[str, Tensor],
-    model_cfg: dict[str, Any],
-    preprocess: dict[str, Any],
-    logit_scale: float | None,
-) -> None:
+def _save(folder: Path, name: str, modality: Modality, part: _Part) -> TowerSpec:
     from safetensors.torch import save
 
     from xmodal.files import write_bytes
 
-    write_bytes(folder / WEIGHTS_FILE, save({key: value.contiguous() for key, value in part.items()}))
+    write_bytes(folder / WEIGHTS_FILE, save({key: value.contiguous() for key, value in part.state.items()}))
     spec = TowerSpec(
         kind=KIND,
         name=name,
         modality=modality,
-        dim=int(part[f"{modality}_projection.linear2.weight"].shape[0]),
-        model_cfg=model_cfg,
-        preprocess=preprocess,
+        dim=int(part.state[f"{modality}_projection.linear2.weight"].shape[0]),
+        model_cfg=part.model_cfg,
+        preprocess=part.preprocess,
         weights_sha256=file_sha256(folder / WEIGHTS_FILE),
-        logit_scale=logit_scale,
+        logit_scale=part.logit_scale,
+        source=part.source,
     )
     write_spec(folder, spec)
+    return spec
 
 
 def load_clap_tower(folder: Path, spec: TowerSpec, device: str, precision: Precision) -> TorchTower:

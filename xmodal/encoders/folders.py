@@ -23,7 +23,8 @@ class TowerSpec:
     """What `tower.json` says about one tower.
 
     Args:
-        kind: which module can load it: open_clip, mel_cnn, audioclip, clap or precomputed.
+        kind: which module can load it: open_clip, mel_cnn, audioclip, clap, precomputed, or none for a
+            modality that the encoder lacks.
         name: the encoder that the tower belongs to, for example "mini" or "ViT-B-32/laion2b_s34b_b79k".
         modality: image, text or audio.
         dim: the length D of its vectors.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from xmodal.device import Precision
 from xmodal.encoders.absorbed import OneQueryPool
 from xmodal.encoders.causal_text import causal_tower
+from xmodal.encoders.cut import CUT_LAYERS, Layer, check_layer, check_token_dtype
 from xmodal.encoders.folders import TowerSpec, read_spec
 from xmodal.encoders.images import image_decoder
 from xmodal.encoders.networks import ImageNetwork, Normalise, TextNetwork
@@ -27,8 +28,8 @@ from xmodal.encoders.text import TextDecoder
 from xmodal.encoders.torch_tower import TorchTower
 from xmodal.errors import ConfigError, WeightsError
 
-Layer = Literal[0, 1, -1]
-CUT_LAYERS: Mapping[Layer, str] = {0: "output", 1: "before last block", -1: "input"}
+__all__ = ["CUT_LAYERS", "Layer", "Split", "load_split", "load_split_tower", "split_image", "split_text"]
+
 TOKENS, PIXELS, END = "tokens", "pixels", "end"
 
 
@@ -66,7 +67,7 @@ def split_image(model: Any, mean: list[float], std: list[float], layer: Layer) -
     Source: Lin et al. 2023 (arXiv 2301.06267), partial fine-tuning; `image_layer_idx` of cross_modal_adaptation.
     Deviation: the trainable part computes one output instead of all (`absorbed`).
     """
-    _check_layer(layer)
+    check_layer(layer)
     visual, normalise = model.visual, Normalise(mean, std)
     side = visual.image_size
     S = int(side[0] if isinstance(side, tuple | list) else side)
@@ -107,7 +108,7 @@ def split_text(model: Any, layer: Layer) -> Split:
     Source: as `split_image`; `text_layer_idx`. At layer 1 the trainable part is the last block, the last norm and the
     projection; at layer -1 also the positions and all other blocks.
     """
-    _check_layer(layer)
+    check_layer(layer)
     if layer == 0:
         return _split(Named(EMBEDDING, TextNetwork(model)), nn.Identity(), {})
     tower = causal_tower(model)
@@ -146,8 +147,7 @@ def load_split_tower(
         WeightsError: the folder holds no open_clip tower, or its weights are missing, damaged or do not fit.
         ConfigError: a value is none of these, or the tower cannot be cut there.
     """
-    if dtype not in ("float16", "float32"):
-        raise ConfigError(f"tokens of type {dtype!r}: expected float16 or float32")
+    check_token_dtype(dtype)
     spec = read_spec(folder)
     split = _load(folder, spec, layer)
     kept = {TOKENS: (dtype, True), PIXELS: ("uint8", True), END: ("int32", False)}
@@ -159,16 +159,14 @@ def load_split_tower(
 
 def _load(folder: Path, spec: TowerSpec, layer: Layer) -> Split:
     if spec.kind != "open_clip":
-        raise WeightsError(f"{folder}: tower of kind {spec.kind!r}, expected one of open_clip to cut in two")
+        raise WeightsError(
+            f"{folder}: tower of kind {spec.kind!r}, expected one of open_clip to cut in two; others give their output"
+            " only, layer 0"
+        )
     model = load_tower_model(folder, spec)
     if spec.modality == "text":
         return split_text(model, layer)
     return split_image(model, spec.preprocess["mean"], spec.preprocess["std"], layer)
-
-
-def _check_layer(layer: int) -> None:
-    if layer not in get_args(Layer):
-        raise ConfigError(f"cut at layer {layer}: expected one of {', '.join(map(str, get_args(Layer)))}")
 
 
 def _split(frozen: nn.Module, trainable: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Split:

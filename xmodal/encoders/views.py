@@ -131,6 +131,26 @@ def view_kind(view: str) -> str:
     return match[1]
 
 
+def count_views(ids: Sequence[str]) -> dict[str, int]:
+    """Return how many rows of a store show their medium in which view, the centre view first.
+
+    A row counts as another view only where its medium has a row too, because an id of an item may hold an `@`.
+
+    Args:
+        ids: of all rows.
+
+    Example:
+        >>> count_views(["a", "a@flip", "b", "b@flip", "me@home"])
+        {'center': 3, 'flip': 2}
+    """
+    known, counts = set(ids), {"center": 0}
+    for row in ids:
+        medium, _, view = row.rpartition("@")
+        shown = view if medium in known and (view == "flip" or _NUMBERED.fullmatch(view)) else "center"
+        counts[shown] = counts.get(shown, 0) + 1
+    return counts
+
+
 def is_random(views: Sequence[str]) -> bool:
     """Return whether a view among these depends on the seed.
 
