@@ -4,10 +4,9 @@ The study itself is run by DVC; nothing here is a stage. Heavy modules are impor
 so that `xmodal --help` answers at once. All printing of the library happens here and in `fewshot/cli.py`.
 """
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from xmodal.encoders.cut import CUT_LAYERS, Layer
 from xmodal.encoders.protocol import EMBEDDING, Modality
-from xmodal.encoders.split import CUT_LAYERS, Layer, load_split
 from xmodal.errors import ConfigError
 from xmodal.features import SetFeatures
 from xmodal.fewshot.bench import Inputs, Towers
@@ -76,6 +76,8 @@ def _part(folder: Path, layer: Layer) -> tuple[nn.Module, list[str]]:
     """Return what is trained of a tower, and the names of the arrays that it reads."""
     if layer == 0:
         return nn.Identity(), [EMBEDDING]
+    from xmodal.encoders.split import load_split  # late: open_clip takes seconds to load
+
     split = load_split(folder, layer)
     return split.trainable, list(split.shapes)
 
