@@ -12,7 +12,7 @@ from xmodal.extract import extract
 from xmodal.files import write_json
 from xmodal.grouping import group_rows_of, whole_batch_rows
 from xmodal.progress import RichProgress
-from xmodal.sources import CENTER, source_of
+from xmodal.sources import CENTER, source_of, train_rows
 from xmodal.stage import run
 
 
@@ -21,7 +21,7 @@ def main(
     modality: Annotated[Modality, typer.Option(help="A set without this modality gets an empty store.")],
     encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
     views: Annotated[
-        list[str], typer.Option(help="Of each picture: center, flip, random_crop_<n>, random_resized_crop_<n>.")
+        list[str], typer.Option(help="Of train pictures: center, flip, random_crop_<n>, random_resized_crop_<n>.")
     ],
     view_seed: Annotated[int, typer.Option(help="Of the random views.")],
     image_layer: Annotated[int, typer.Option(help="Where image towers are cut: 0, 1 (last block) or -1 (input).")],
@@ -34,10 +34,11 @@ def main(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:<i> or mps.")],
     precision: Annotated[Precision, typer.Option(help="Of the encoder.")],
 ) -> None:
-    """Write the store, and how fast it went to logs/extract/; views are of pictures only, cuts not of sounds."""
+    """Write the store, and how fast it went to logs/extract/; views are of train pictures only, cuts not of sounds."""
     name = f"{dataset}-{modality}"
     layer = {"image": image_layer, "text": text_layer}.get(modality, 0)
-    source, folder = source_of(Path("data") / dataset, modality), Path("models/encoder") / modality
+    data, folder = Path("data") / dataset, Path("models/encoder") / modality
+    source = source_of(data, modality)
     with RichProgress(name) as progress:
         tower = load_cut_tower(
             folder, layer, rows=len(source.ids), token_dtype=token_dtype, device=device, precision=precision
@@ -51,6 +52,7 @@ def main(
             workers=workers if modality != "text" else None,
             max_failed=max_failed,
             views=views if modality == "image" else [CENTER],
+            shown=train_rows(data, modality),
             seed=view_seed,
             retry_failed=True,
             replace=True,

@@ -118,6 +118,16 @@ def test_a_broken_picture_fails_in_every_view(tmp_path: Path) -> None:
     assert list(FeatureStore(tmp_path / "s.zarr").failed) == ["bad", "bad@flip"]
 
 
+def test_rows_that_are_not_shown_have_the_centre_view_alone(tmp_path: Path) -> None:
+    source = write_media(tmp_path / "data", pictures(4))
+    run(source, tmp_path / "all.zarr", views=["center", "flip"])
+    run(source, tmp_path / "some.zarr", views=["center", "flip"], shown={1, 3})
+    every, some = FeatureStore(tmp_path / "all.zarr"), FeatureStore(tmp_path / "some.zarr")
+    kept = [name for row, own in enumerate(source.ids) for name in (own, f"{own}@flip")[: 2 if row in (1, 3) else 1]]
+    assert some.ids == kept
+    assert np.array_equal(some.embedding(), every.embedding(every.index(kept)))
+
+
 def test_views_are_for_pictures_only(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'mirror': expected center"):
         run(write_media(tmp_path / "data", pictures(1)), tmp_path / "s.zarr", views=["mirror"])

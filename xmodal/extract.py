@@ -8,7 +8,7 @@ on timing, and batches are filled up to one fixed size, so a vector is a functio
 import os
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -51,6 +51,7 @@ def extract(
     max_failed: float = 0.01,
     allow_empty: bool = False,
     views: Sequence[str] = (CENTER,),
+    shown: Container[int] | None = None,
     seed: int = 0,
     progress: Watcher | None = None,
     **store: Unpack[StoreOptions],
@@ -74,6 +75,7 @@ def extract(
         allow_empty: accept a source without rows, for a data set that has no medium of this modality.
         views: how each picture is seen, one row of the store each (`sources.view_id`); names as `encoders.views` knows
             them. The centre view alone is the picture itself, and all that sounds and texts have.
+        shown: the rows of `source` to show in all these views, others in the centre view alone; None shows all.
         seed: of the random views; the store records it where there are any.
         progress: called with a snapshot after every batch.
         **store: dtype ("float16", "float32"), shard_rows, retry_failed, replace, as `StoreWriter` takes them.
@@ -87,7 +89,7 @@ def extract(
         ConfigError: an option makes no sense.
     """
     _check_options(source, tower, batch_rows, max_failed, allow_empty=allow_empty, path=path)
-    source, decoder, drawn = _see(source, tower, views, seed)
+    source, decoder, drawn = _see(source, tower, views, shown, seed)
     provenance = {**tower.description(), **drawn, "normalised": False, "libraries": _library_versions()}
     if (group_rows := group_rows_of(provenance)) > 1:
         store |= {"shard_rows": whole_groups(group_rows, batch_rows, store.get("shard_rows")), "retry_failed": False}
@@ -99,7 +101,9 @@ def extract(
         return run.complete(max_failed)
 
 
-def _see(source: Source, tower: Tower, views: Sequence[str], seed: int) -> tuple[Source, Decoder, dict[str, Any]]:
+def _see(
+    source: Source, tower: Tower, views: Sequence[str], shown: Container[int] | None, seed: int
+) -> tuple[Source, Decoder, dict[str, Any]]:
     """Return the rows to embed, what decodes them, and what the store records about the views."""
     if list(views) == [CENTER]:
         return source, tower.decoder, {}
@@ -107,7 +111,7 @@ def _see(source: Source, tower: Tower, views: Sequence[str], seed: int) -> tuple
 
     decoder = check_views(views, tower.decoder)
     drawn = {"views": {"seed": seed}} if is_random(views) else {}
-    return ViewSource(source, views), PictureViews(decoder, seed), drawn
+    return ViewSource(source, views, shown), PictureViews(decoder, seed), drawn
 
 
 def _arrays(tower: Tower) -> Mapping[str, RowArray]:

@@ -4,7 +4,7 @@ A source is a table of rows; it hands a few rows at a time to a worker process a
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -124,14 +124,16 @@ class ViewSource:
     Args:
         source: the media.
         views: names without repetition, `CENTER` or those that the decoder knows.
+        shown: the rows of `source` to show in all these views, others in the centre view alone; None shows all.
 
     Example:
         >>> ViewSource(TextSource(["a", "b"], ["x", "y"]), ["center", "flip"]).ids
         ['a', 'a@flip', 'b', 'b@flip']
     """
 
-    def __init__(self, source: Source, views: Sequence[str]) -> None:
-        self._fill(source, [(row, view) for row in range(len(source.ids)) for view in views])
+    def __init__(self, source: Source, views: Sequence[str], shown: Container[int] | None = None) -> None:
+        seen = [views if shown is None or row in shown else [CENTER] for row in range(len(source.ids))]
+        self._fill(source, [(row, view) for row, own in enumerate(seen) for view in own])
 
     def _fill(self, source: Source, rows: Sequence[tuple[int, str]]) -> None:
         self.source = source
@@ -182,3 +184,16 @@ def source_of(data_dir: Path, modality: Modality) -> Source:
     rows = [row for row, own in enumerate(items["modality"]) if own == modality]
     ids, digests, paths = ([items[name][row] for row in rows] for name in ("id", "sha256", "path"))
     return FileSource(data_dir, ids, digests, paths)
+
+
+def train_rows(data_dir: Path, modality: Modality) -> set[int]:
+    """Return which rows of `source_of` trainings may draw from: those of the split train, and those in folds.
+
+    Raises:
+        TableError: a table is missing or breaks its schema.
+    """
+    from xmodal.tables import ITEMS, read_table  # late, as above
+
+    items = read_table(data_dir / "items.parquet", ITEMS).to_dicts()
+    rows = [item for item in items if item["modality"] == modality]
+    return {row for row, item in enumerate(rows) if item["split"] == "train" or item.get("fold") is not None}
