@@ -63,6 +63,15 @@ class SetFeatures:
             self._stores[modality] = FeatureStore(self.path(modality))
         return self._stores[modality]
 
+    def usable(self, modality: Modality, ids: Sequence[str]) -> np.ndarray:
+        """Return which of `ids` have a vector, (n,) int64 positions, ascending, without reading vectors.
+
+        Raises:
+            StoreError: as `select` raises it.
+        """
+        store = self.store(modality)
+        return np.flatnonzero(store.valid[store.index(ids)])
+
     def select(self, modality: Modality, ids: Sequence[str]) -> Selection:
         """Return the vectors of `ids`, in their order, without those whose medium failed.
 
@@ -70,9 +79,8 @@ class SetFeatures:
             StoreError: there is no store of this modality, it cannot be read, or an id has no row because the store is
                 older than the table.
         """
-        store = self.store(modality)
+        store, rows = self.store(modality), self.usable(modality, ids)
         numbers = store.index(ids)
-        rows = np.flatnonzero(store.valid[numbers])
         return Selection(rows, store.embedding(numbers[rows]).astype(np.float32), len(ids) - len(rows))
 
 

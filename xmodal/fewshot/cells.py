@@ -133,14 +133,14 @@ def fold_cells(
     return cells
 
 
-def renumber(cells: Sequence[Cell], usable: Sequence[int]) -> list[Cell]:
-    """Return the cells with rows numbered by their place among the usable ones, ascending, which all of theirs are.
+def renumber(cells: Sequence[Cell], kept: Sequence[int]) -> list[Cell]:
+    """Return the cells with rows numbered by their place among those that are kept, which all of theirs are.
 
     Example:
         >>> renumber([Cell(1, 1, -1, (0,), (2,), (3,))], [0, 2, 3])[0].test
         (2,)
     """
-    place = {row: number for number, row in enumerate(usable)}
+    place = {row: number for number, row in enumerate(kept)}
 
     def numbers(rows: Sequence[int]) -> tuple[int, ...]:
         return tuple(place[row] for row in rows)

@@ -49,7 +49,7 @@ def read_benchmark(
     group: str | None = None,
     views: Sequence[str] = (),
 ) -> Benchmark:
-    """Return the features of every labelled item of `modality` and one cell per shot count, seed and fold.
+    """Return one cell per shot count, seed and fold, and the features of every labelled item in them.
 
     Sets with folds are cross-validated over them; others use their splits train, val and test. Draws are over the rows
     of the items table, in its order, so they are those of the published index files; a drawn item that has no vector is
@@ -72,17 +72,18 @@ def read_benchmark(
     """
     rows, features = main_rows(data_dir, modality), SetFeatures(features_dir)
     labels = [row["label"] for row in rows]
-    chosen = features.select(modality, [row["id"] for row in rows])
-    if not len(chosen.rows):
+    usable = dict.fromkeys(features.usable(modality, [row["id"] for row in rows]).tolist())
+    if not usable:
         raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
-    usable = dict.fromkeys(chosen.rows.tolist())
     if all(row.get("fold") is not None for row in rows):
         cells = fold_cells([row["fold"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
     else:
         cells = split_cells([row["split"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
-    cells = renumber(cells, list(usable))
-    rows = [rows[position] for position in chosen.rows]
-    data = FewShotData(torch.from_numpy(chosen.vectors), torch.tensor([row["label"] for row in rows]), None, None)
+    # Only what is drawn or tested is read: a train split may have a million rows.
+    read = sorted({row for cell in cells for part in (cell.train, cell.val, cell.test) for row in part})
+    cells, rows = renumber(cells, read), [rows[position] for position in read]
+    vectors = features.select(modality, [row["id"] for row in rows]).vectors
+    data = FewShotData(torch.from_numpy(vectors), torch.tensor([row["label"] for row in rows]), None, None)
     ids, text_ids, found_group = [row["id"] for row in rows], [], ""
     if features.has("text"):
         prompts, texts = class_prompts(data_dir, features_dir, group)
