@@ -91,6 +91,11 @@ class Trained:
     adapter: tuple[Tensor, Tensor] | None = None
 
 
+def parameter_count(stream: Stream) -> int:
+    """Return how many numbers one run of a stream trains."""
+    return sum(part.numel() for part in (stream.start, *(stream.adapter or ())))
+
+
 def learning_rate(step: int, lr: float, recipe: Recipe) -> float:
     """Return the learning rate of update `step`, counted from 0.
 
