@@ -161,6 +161,7 @@ class TestOnCuda:
         block.train()
         check_same_runs(row, self.on_cuda(toy), [[self.to_cpu(run) for run in runs] for runs in block.trained()])
 
+    @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
     def test_the_step_never_waits_for_the_device(self, toy):
         row, label, streams = toy
         block = Block(row.to(CUDA), label.to(CUDA), streams, VARIANTS, RECIPE, optimiser_for(CUDA))

@@ -75,8 +75,9 @@ class LinearHeads:
         start_SDC = torch.stack([stream.start.T for stream in streams]).to(device)
         self.shape = S, D, G, C = len(streams), start_SDC.shape[1], len(variants), start_SDC.shape[2]
         self.adam = optimiser([start_SDC[:, :, None].expand(S, D, G, C)], [2], variants, recipe)
-        self._head_SDH = self.adam.tensors[0].view(S, D, G * C)
         self._gradient = products.empty(S, D, G * C, device=device)
+        self._head_parts = products.split(self.adam.tensors[0].view(S, D, G * C))
+        self._gradient_parts = products.split(self._gradient)
 
     def parameters(self) -> list[Tensor]:
         """See `Heads.parameters`."""
@@ -88,12 +89,13 @@ class LinearHeads:
         _, _, G, C = self.shape
         self._x_SRD = x_SRD
         cosine_SRH = products.empty(S, R, G * C, device=x_SRD.device)
-        products.multiply(x_SRD, self._head_SDH[first : first + S], cosine_SRH)
+        products.multiply(products.split(x_SRD), self._head_parts[first : first + S], products.split(cosine_SRH))
         return cosine_SRH.view(S, R, G, C) * self.adam.factor_G[:, None]
 
     def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
         """See `Heads.gradients`."""
-        products.multiply(self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2), self._gradient)
+        x_SDR, residual_SRH = self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2)
+        products.multiply(products.split(x_SDR), products.split(residual_SRH), self._gradient_parts)
         return [self._gradient.view(self.shape)]
 
 
@@ -152,7 +154,9 @@ class AdapterHeads:
 def _multiply(left: Tensor, right: Tensor) -> Tensor:
     """Return the products (S, G, ., .) of two tensors of four axes, of which the first may have one for all G."""
     shape = right.shape[0], right.shape[1], left.shape[2], right.shape[3]
-    return products.multiply(left, right, products.empty(*shape, device=right.device))
+    out = products.empty(*shape, device=right.device)
+    products.multiply(products.split(left), products.split(right), products.split(out))
+    return out
 
 
 def apply_adapter(row_RD: Tensor, first_HD: Tensor, second_DH: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 # Numbers of float32 in a cache line of 64 bytes, where torch begins every tensor.
 LINE = 16
+Parts = Tensor | tuple[Tensor, ...]
 
 
 def empty(streams: int, *shape: int, device: torch.device) -> Tensor:
@@ -25,23 +26,28 @@ def empty(streams: int, *shape: int, device: torch.device) -> Tensor:
         >>> empty(3, 2, 5, device=torch.device("cpu")).stride()
         (16, 5, 1)
     """
-    if device.type != "cpu":
-        return torch.empty(streams, *shape, device=device)
     numbers = math.prod(shape)
+    if device.type != "cpu" or numbers % LINE == 0:
+        return torch.empty(streams, *shape, device=device)
     return torch.empty(streams, -(-numbers // LINE) * LINE)[:, :numbers].view(streams, *shape)
 
 
-def multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """Write the matrix products of `left` (S, ...) and `right` (S, ...) to `out` (S, ...) of `empty`, and return it.
+def split(tensor: Tensor) -> Parts:
+    """Return a tensor (S, ...) as `multiply` takes it: its streams one by one on a CPU, itself elsewhere."""
+    return tensor if tensor.device.type != "cpu" else tensor.unbind()
+
+
+def multiply(left: Parts, right: Parts, out: Parts) -> None:
+    """Write the matrix products of `left` (S, ...) and `right` (S, ...) to `out`, `split` of (S, ...) of `empty`.
 
     Between the streams and the last two axes, axes of length 1 are repeated as `torch.matmul` does.
     """
-    if out.device.type != "cpu":
-        return torch.matmul(left, right, out=out)
-    product = torch.mm if out.ndim == 3 else torch.matmul
-    for own_left, own_right, own_out in zip(left.unbind(), right.unbind(), out.unbind(), strict=True):
+    if isinstance(left, Tensor) and isinstance(right, Tensor) and isinstance(out, Tensor):
+        torch.matmul(left, right, out=out)
+        return
+    product = torch.mm if out[0].ndim == 2 else torch.matmul
+    for own_left, own_right, own_out in zip(left, right, out, strict=True):
         product(own_left, own_right, out=own_out)
-    return out
 
 
 def whole_lines(tensor: Tensor) -> tuple[Tensor, ...]:
