@@ -1,17 +1,23 @@
 """The batched few-shot sweep against the loop of the published code: one model, one DataLoader, one run at a time.
 
-    python benchmarks/fewshot.py [--device cpu] [--steps 300] [--loop-steps 300]
+    python benchmarks/fewshot.py [--device cpu] [--steps 300] [--loop-steps 300] [--protocol-steps 12800]
 
 A block of the protocol (three seeds x five shot counts x six pairs of learning rate and weight decay, for batches of 8
 and of 32 rows, 1,024-d features) is trained by `sweep`; the sequential loop trains one of these runs a batch size. Both
 train in one process, in turn, and what is compared is seconds a step of a run. The loop is written from the published
 description: `DataLoader` with shuffling, a `torch.nn.Linear` without bias, autograd, `torch.optim.AdamW`, a learning
 rate scheduler, and validation every 100 steps.
+
+Where there is a CUDA device, `fewshot_lockstep.json` says how much quicker the captured updates are there than the same
+updates started one by one, how long all 1,890 linear runs of the published protocol take, and how many bytes a second
+their updates move, beside a plain copy on the same device.
 """
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Annotated, Any
 
@@ -22,13 +28,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from xmodal.fewshot.arms import LINEAR_GRID
-from xmodal.fewshot.runs import Recipe, Stream, Variant, epoch_batches, learning_rate
+from xmodal.fewshot.block import Block, optimiser_for
+from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, epoch_batches, learning_rate, random_start
+from xmodal.fewshot.streams import HIDDEN_SHARE
 from xmodal.fewshot.sweep import sweep
 from xmodal.rng import numpy_generator, torch_generator
 
 DIM = 1024
 SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)
 TARGETS = {10: 15.0, 47: 10.0, 100: 4.0}
+# Class counts of the published protocol; on the first only the smaller batch has texts enough.
+PROTOCOL = {
+    "eurosat": 10,
+    "oxford_pets": 37,
+    "dtd": 47,
+    "caltech101": 100,
+    "fgvc_aircraft": 100,
+    "food101": 101,
+    "ucf101": 101,
+    "oxford_flowers": 102,
+    "stanford_cars": 196,
+    "sun397": 397,
+    "imagenet": 1000,
+}
+# A parameter and update: the weight read forward, the gradient written, weight, gradient and two moments read, weight
+# and moments written.
+UPDATE_BYTES = 36
+# Enough for the time of the capture to count no more than it does in a real run.
+LOCKSTEP_STEPS = 3000
 REPEATS = 3
 VARIANTS = [Variant(lr, decay) for lr, decay in product(LINEAR_GRID.lrs, LINEAR_GRID.weight_decays)]
 
@@ -37,8 +64,9 @@ def measure(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     steps: Annotated[int, typer.Option(help="Steps of every run of the sweep.")] = 300,
     loop_steps: Annotated[int, typer.Option(help="Steps of the sequential loop.")] = 300,
+    protocol_steps: Annotated[int, typer.Option(help="Steps of every run of the protocol on CUDA.")] = 12_800,
 ) -> None:
-    """Write benchmarks/results/fewshot.json (fewshot_cuda.json on a GPU)."""
+    """Write benchmarks/results/fewshot.json (fewshot_cuda.json on a GPU), and fewshot_lockstep.json with CUDA."""
     parts: dict[str, Any] = {}
     for classes in TARGETS:
         row_ND, label_N, n_items = make_features(classes, device)
@@ -58,6 +86,96 @@ def measure(
     write_result(
         name, ratio, parts, dim=DIM, threads=torch.get_num_threads(), unit="the smallest ratio over its target"
     )
+    if torch.cuda.is_available():
+        measure_lockstep(protocol_steps)
+    else:
+        print("fewshot_lockstep: skipped, torch sees no CUDA device on this machine")
+
+
+def measure_lockstep(protocol_steps: int, steps: int = LOCKSTEP_STEPS) -> None:
+    """Write benchmarks/results/fewshot_lockstep.json."""
+    parts: dict[str, Any] = {}
+    for adapter, classes in product((False, True), TARGETS):
+        row_ND, label_N, n_items = make_features(classes, "cuda")
+        streams = make_streams(row_ND, n_items, LINEAR_GRID.batches[0], steps, adapter=adapter)
+        together = partial(sweep, row_ND, label_N, streams, VARIANTS, Recipe(steps=steps))
+        eagerly = partial(train_block, row_ND, label_N, streams, Recipe(steps=steps))
+        rates: dict[str, list[float]] = {"lockstep": [], "eager": []}
+        for _ in range(1 + REPEATS):
+            rates["lockstep"].append(time_on_cuda(together))
+            rates["eager"].append(time_on_cuda(eagerly))
+        # The first of each compiles.
+        medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
+        run_steps = len(streams) * len(VARIANTS) * steps
+        parts[f"{'adapter' if adapter else 'linear'}_{classes}"] = {
+            "ratio": medians["eager"] / medians["lockstep"],
+            **{f"{name}_microseconds": 1e6 * seconds / run_steps for name, seconds in medians.items()},
+        }
+    ratio = min(part["ratio"] for part in parts.values())
+    limit = copy_bytes_per_second()
+    parts["protocol"] = time_protocol(protocol_steps)
+    parts["protocol"]["share_of_copy"] = parts["protocol"]["bytes_per_second"] / limit
+    write_result(
+        "fewshot_lockstep",
+        ratio,
+        parts,
+        dim=DIM,
+        copy_bytes_per_second=limit,
+        unit="the smallest ratio, eager by graph",
+    )
+
+
+def time_protocol(steps: int) -> dict[str, Any]:
+    """Return the seconds of all linear runs of the published protocol on CUDA, of each data set and together."""
+    seconds: dict[str, float] = {}
+    compile_seconds, runs, update_bytes = 0.0, 0, 0
+    for name, classes in PROTOCOL.items():
+        row_ND, label_N, n_items = make_features(classes, "cuda")
+        seconds[name] = 0.0
+        for batch in LINEAR_GRID.batches:
+            streams = make_streams(row_ND, n_items, batch, steps)
+            if not streams:
+                continue
+            recipe = Recipe(steps=steps)
+            first = replace(recipe, steps=1)
+            compile_seconds += time_on_cuda(partial(sweep, row_ND, label_N, streams, VARIANTS, first))
+            seconds[name] += time_on_cuda(partial(sweep, row_ND, label_N, streams, VARIANTS, recipe))
+            runs += len(streams) * len(VARIANTS)
+            updates = 1 + (steps - 1) // recipe.eval_every * recipe.eval_every
+            update_bytes += UPDATE_BYTES * classes * DIM * updates * len(streams) * len(VARIANTS)
+    total = sum(seconds.values())
+    return {
+        "runs": runs,
+        "steps": steps,
+        "seconds": total,
+        "bytes_per_second": update_bytes / total,
+        "compile_seconds": compile_seconds,
+        **{f"{name}_seconds": value for name, value in seconds.items()},
+    }
+
+
+def time_on_cuda(work: Callable[[], object]) -> float:
+    """Return the seconds of `work` until the device is done."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def copy_bytes_per_second() -> float:
+    """Return what the memory of the device moves in a plain copy of 1 GiB, bytes read and bytes written."""
+    source = torch.zeros(2**28, device="cuda")
+    target = torch.zeros_like(source)
+    seconds = min(time_on_cuda(partial(target.copy_, source)) for _ in range(10))
+    return 2 * source.numel() * source.element_size() / seconds
+
+
+def train_block(row_ND: Tensor, label_N: Tensor, streams: list[Stream], recipe: Recipe) -> list[list[Trained]]:
+    """Train streams on their device as the sweep does, but with every kernel started by the host."""
+    block = Block(row_ND, label_N, streams, VARIANTS, recipe, optimiser_for(row_ND.device))
+    block.train()
+    return block.trained()
 
 
 def make_features(classes: int, device: str) -> tuple[Tensor, Tensor, int]:
@@ -75,25 +193,32 @@ def rows_of(classes: int, shots: int) -> tuple[list[int], tuple[int, ...]]:
     return train, tuple(n * classes + c for n in range(16, 16 + min(shots, 4)) for c in range(classes))
 
 
+def make_streams(row_ND: Tensor, n_items: int, batch: int, steps: int, *, adapter: bool = False) -> list[Stream]:
+    """Return a stream for each shot count and seed whose cell is large enough for half a batch of items and texts."""
+    classes = len(row_ND) - n_items
+    streams = []
+    for shots, seed in product(SHOTS, SEEDS):
+        train, val = rows_of(classes, shots)
+        if batch // 2 >= min(len(train), classes):
+            continue
+        generator = numpy_generator(seed, "benchmark", shots, batch)
+        halves = [epoch_batches(rows, batch // 2, steps, generator) for rows in (train, range(n_items, len(row_ND)))]
+        drawn = torch_generator(seed, "benchmark", "adapter")
+        hidden = DIM // HIDDEN_SHARE
+        layers = (random_start(hidden, DIM, drawn), random_start(DIM, hidden, drawn)) if adapter else None
+        streams.append(Stream(torch.cat(halves, dim=1), row_ND[n_items:].cpu(), val, layers))
+    return streams
+
+
 def time_sweep(row_ND: Tensor, label_N: Tensor, n_items: int, steps: int) -> float:
     """Return the seconds of one step of one run when all are trained together, over both batch sizes."""
-    classes, recipe = len(row_ND) - n_items, Recipe(steps=steps)
     seconds, runs = 0.0, 0
     for batch in LINEAR_GRID.batches:
-        streams = []
-        for shots, seed in product(SHOTS, SEEDS):
-            train, val = rows_of(classes, shots)
-            if batch // 2 >= min(len(train), classes):
-                continue
-            generator = numpy_generator(seed, "benchmark", shots, batch)
-            halves = [
-                epoch_batches(rows, batch // 2, steps, generator) for rows in (train, range(n_items, len(row_ND)))
-            ]
-            streams.append(Stream(torch.cat(halves, dim=1), row_ND[n_items:].cpu(), val))
+        streams = make_streams(row_ND, n_items, batch, steps)
         if not streams:
             continue
         started = time.perf_counter()
-        sweep(row_ND, label_N, streams, VARIANTS, recipe)
+        sweep(row_ND, label_N, streams, VARIANTS, Recipe(steps=steps))
         seconds += time.perf_counter() - started
         runs += len(streams) * len(VARIANTS)
     return seconds / runs / steps

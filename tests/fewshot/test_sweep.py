@@ -4,55 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from toy_sweep import RECIPE, VARIANTS, adapted, problem, train_adapter, train_one_by_one
 
 from xmodal.errors import ConfigError
 from xmodal.fewshot.adamw import ScaledAdamW
 from xmodal.fewshot.heads import apply_adapter
 from xmodal.fewshot.runs import Recipe, Stream, Variant, epoch_batches, learning_rate
 from xmodal.fewshot.sweep import sweep
-
-RECIPE = Recipe(steps=300, eval_every=20)
-VARIANTS = [Variant(1e-2, 0.0), Variant(1e-2, 0.05), Variant(1e-3, 0.01)]
-
-
-def problem(classes=5, dim=16, rows=160, streams=3, seed=0, batch=8):
-    rng = np.random.default_rng(seed)
-    label = np.arange(rows) % classes
-    centre = rng.normal(size=(classes, dim))
-    row = torch.nn.functional.normalize(torch.tensor(centre[label] + 1.5 * rng.normal(size=(rows, dim))), dim=1).float()
-    drawn = []
-    for _ in range(streams):
-        order = rng.permutation(rows).tolist()
-        start = torch.tensor(rng.uniform(-0.25, 0.25, (classes, dim))).float()
-        drawn.append(Stream(epoch_batches(order[:40], batch, RECIPE.steps, rng), start, tuple(order[40:75])))
-    return row, torch.tensor(label), drawn
-
-
-def train_one_by_one(row, label, stream, variant, recipe):
-    """The plain trainer: one torch.nn.Linear, autograd, torch.optim.AdamW, the published schedule."""
-    head = torch.nn.Linear(row.shape[1], stream.start.shape[0], bias=False)
-    head.weight.data.copy_(stream.start)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=variant.lr, weight_decay=variant.weight_decay)
-    best, best_step, best_weight = -1.0, -1, None
-    val = torch.tensor(stream.val)
-    for step in range(recipe.steps):
-        if step == 0:
-            lr = 1e-5
-        elif step < 50:
-            lr = variant.lr * step / 50
-        else:
-            lr = variant.lr * (1 + np.cos(np.pi * (step - 50) / recipe.steps)) / 2
-        optimizer.param_groups[0]["lr"] = lr
-        batch = stream.batches[step]
-        loss = torch.nn.functional.cross_entropy(100 * head(row[batch]), label[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % recipe.eval_every == 0:
-            accuracy = (head(row[val]).argmax(1) == label[val]).float().mean().item()
-            if accuracy > best:
-                best, best_step, best_weight = accuracy, step, head.weight.detach().clone()
-    return best_weight, best, best_step
 
 
 @pytest.mark.parametrize("classes", [5, 30])
@@ -65,48 +23,6 @@ def test_equals_a_sequential_trainer(classes):
             assert run.step == step
             assert run.val_accuracy == pytest.approx(accuracy)
             torch.testing.assert_close(row @ run.weight.T, row @ weight.T, atol=1e-5, rtol=0)
-
-
-def adapted(streams, hidden=4, seed=0):
-    """The same streams with adapters to start from."""
-    rng = torch.Generator().manual_seed(seed)
-    layers = [
-        tuple(torch.rand(shape, generator=rng) - 0.4 for shape in ((hidden, dim), (dim, hidden)))
-        for dim in (stream.start.shape[1] for stream in streams)
-    ]
-    return [dataclasses.replace(stream, adapter=layer) for stream, layer in zip(streams, layers, strict=True)]
-
-
-class PlainAdapter(torch.nn.Module):
-    """The published adapter and head, as anyone would write them."""
-
-    def __init__(self, stream):
-        super().__init__()
-        self.first, self.second, self.head = map(
-            torch.nn.Parameter, (*(x.clone() for x in stream.adapter), stream.start.clone())
-        )
-
-    def forward(self, row):
-        return (0.2 * torch.relu(torch.relu(row @ self.first.T) @ self.second.T) + 0.8 * row) @ self.head.T
-
-
-def train_adapter(row, label, stream, variant, recipe):
-    model = PlainAdapter(stream)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=variant.lr, weight_decay=variant.weight_decay)
-    best, best_step, best_cosines = -1.0, -1, None
-    val = torch.tensor(stream.val)
-    for step in range(recipe.steps):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, variant.lr, recipe)
-        batch = stream.batches[step]
-        loss = torch.nn.functional.cross_entropy(recipe.scale * model(row[batch]), label[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % recipe.eval_every == 0:
-            accuracy = (model(row[val]).argmax(1) == label[val]).float().mean().item()
-            if accuracy > best:
-                best, best_step, best_cosines = accuracy, step, model(row).detach()
-    return best_cosines, best, best_step
 
 
 def test_adapters_equal_a_sequential_trainer():

@@ -3,16 +3,68 @@
 The cost of a small head is the traffic of its moments, so an update should pass over memory once. torch's fused kernel
 does, but knows one learning rate for all. The rates of a sweep are proportional, though (one schedule times the rate of
 the run): a parameter that is kept divided by the rate of its run moves by the schedule alone, and the kernel serves all
-runs together.
+runs together. That is `ScaledAdamW`, for the CPU; on CUDA `FusedAdamW` has a kernel of its own.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from xmodal.fewshot import products
 from xmodal.fewshot.runs import Recipe, Variant, learning_rate
+
+# Below this many numbers of one run side by side, a factor of every number is quicker than a factor of every run.
+SHORT = 1024
+
+
+class Optimiser(Protocol):
+    """What the heads need of the update of their runs.
+
+    Attributes:
+        tensors: what the products are made with; `update` changes them in place.
+        factor_G: (G,) float32, a parameter of run g is `factor_G[g]` times what `tensors` holds.
+    """
+
+    tensors: list[Tensor]
+    factor_G: Tensor
+
+    def __init__(
+        self, starts: Sequence[Tensor], axes: Sequence[int], variants: Sequence[Variant], recipe: Recipe
+    ) -> None: ...
+
+    def update(self, gradients: Sequence[Tensor], step: Tensor) -> None:
+        """Do update `step`, one number counted from 0, with the gradients by the parameters."""
+        ...
+
+    def parameters(self, n: int) -> Tensor:
+        """Return tensor `n` as the parameters themselves, not to be written to."""
+        ...
+
+
+def rate_table(variants: Sequence[Variant], recipe: Recipe) -> Tensor:
+    """Return the learning rates (T, G) float64 of all updates of all runs.
+
+    The published warm-up gives update 0 the same rate in all runs; from then on they are proportional.
+
+    Example:
+        >>> rate_table([Variant(1e-3, 0.0), Variant(1e-4, 0.0)], Recipe(steps=51))[[0, 50]].tolist()
+        [[1e-05, 1e-05], [0.001, 0.0001]]
+    """
+    share_T = torch.tensor([learning_rate(step, 1.0, recipe) for step in range(recipe.steps)], dtype=torch.float64)
+    rate_TG = share_T[:, None] * torch.tensor([variant.lr for variant in variants], dtype=torch.float64)
+    if recipe.warmup_steps > 0:
+        rate_TG[0] = recipe.warmup_lr
+    return rate_TG
+
+
+def kept_table(variants: Sequence[Variant], recipe: Recipe) -> Tensor:
+    """Return what the decay of each update leaves of a parameter: (T, G) float64, 1 - rate x weight decay."""
+    decay_G = torch.tensor([variant.weight_decay for variant in variants], dtype=torch.float64)
+    return 1 - rate_table(variants, recipe) * decay_G
 
 
 class Moments:
@@ -64,8 +116,8 @@ class ScaledAdamW:
         recipe: the schedule and the constants of AdamW.
 
     Attributes:
-        scaled: the tensors divided by the learning rates; `updated` changes them in place.
-        rate_G: (G,) the learning rates; a parameter of run g is `rate_G[g]` times what `scaled` holds.
+        tensors: the parameters divided by the learning rates; `update` changes them in place.
+        factor_G: (G,) the learning rates; a parameter of run g is `factor_G[g]` times what `tensors` holds.
 
     Source: Loshchilov and Hutter 2019 (arXiv 1711.05101), as torch.optim.AdamW computes it. Deviation: the division,
     which moves the rounding of a parameter by a relative 1e-7 at most.
@@ -76,34 +128,43 @@ class ScaledAdamW:
     ) -> None:
         device = starts[0].device
         self.recipe = recipe
-        self.rate_G = torch.tensor([variant.lr for variant in variants], device=device)
-        self._shapes = [[-1 if n == axis else 1 for n in range(t.ndim)] for t, axis in zip(starts, axes, strict=True)]
-        self.scaled = [t / self.rate_G.view(shape) for t, shape in zip(starts, self._shapes, strict=True)]
-        self._moments = Moments(self.scaled, recipe.betas, recipe.eps)
-        self._decay_G = torch.tensor([variant.weight_decay for variant in variants], dtype=torch.float64)
-        self._lr_G = torch.tensor([variant.lr for variant in variants], dtype=torch.float64)
+        self.factor_G = torch.tensor([variant.lr for variant in variants], device=device)
+        self.tensors = [products.empty(*start.shape, device=device) for start in starts]
+        self._trailing = [start.shape[axis:] for start, axis in zip(starts, axes, strict=True)]
+        for start, tensor, trailing in zip(starts, self.tensors, self._trailing, strict=True):
+            torch.div(start, _spread(self.factor_G, trailing), out=tensor)
+        self._parts = _parts(self.tensors)
+        self._moments = Moments(self._parts, recipe.betas, recipe.eps)
+        self._kept_TG = kept_table(variants, recipe).to(device, torch.float32)
+        self._decays = any(variant.weight_decay for variant in variants)
+        self._first_G = recipe.warmup_lr / torch.tensor([variant.lr for variant in variants], dtype=torch.float64)
 
-    def update(self, gradients: Sequence[Tensor], step: int) -> None:
-        """Do update `step`, counted from 0, with the gradients by the parameters, not by what `scaled` holds."""
-        first = step == 0 and self.recipe.warmup_steps > 0
-        share = learning_rate(step, 1.0, self.recipe)
-        # The published warm-up gives update 0 the same rate in all runs, so there they are not proportional.
-        step_G = self.recipe.warmup_lr / self._lr_G if first else torch.full_like(self._lr_G, share)
-        self._decay(step_G)
-        if not first:
-            self._moments.move(self.scaled, gradients, lr=share)
+    def update(self, gradients: Sequence[Tensor], step: Tensor | int) -> None:
+        """Do update `step`, counted from 0, with the gradients by the parameters, not by what `tensors` holds."""
+        step = int(step)
+        if self._decays:
+            for tensor, trailing in zip(self.tensors, self._trailing, strict=True):
+                tensor.mul_(_spread(self._kept_TG[step], trailing))
+        if step > 0 or self.recipe.warmup_steps == 0:
+            share = learning_rate(step, 1.0, self.recipe)
+            self._moments.move(self._parts, _parts(gradients), lr=share)
             return
-        moves = [torch.zeros_like(tensor) for tensor in self.scaled]
-        self._moments.move(moves, gradients, lr=1.0)
-        for tensor, move, shape in zip(self.scaled, moves, self._shapes, strict=True):
-            tensor.addcmul_(move, step_G.to(tensor).view(shape))
+        # The published warm-up gives update 0 the same rate in all runs, so there they are not proportional.
+        moves = [products.empty(*tensor.shape, device=tensor.device).zero_() for tensor in self.tensors]
+        self._moments.move(_parts(moves), _parts(gradients), lr=1.0)
+        for tensor, move, trailing in zip(self.tensors, moves, self._trailing, strict=True):
+            tensor.add_(move.mul_(_spread(self._first_G.to(tensor), trailing)))
 
     def parameters(self, n: int) -> Tensor:
         """Return tensor `n` as the parameters themselves, a copy."""
-        return self.scaled[n] * self.rate_G.view(self._shapes[n])
+        return self.tensors[n] * _spread(self.factor_G, self._trailing[n])
 
-    def _decay(self, step_G: Tensor) -> None:
-        if self._decay_G.any():
-            kept_G = 1 - step_G * self._lr_G * self._decay_G
-            for tensor, shape in zip(self.scaled, self._shapes, strict=True):
-                tensor.mul_(kept_G.to(tensor).view(shape))
+
+def _parts(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [part for tensor in tensors for part in products.whole_lines(tensor)]
+
+
+def _spread(value_G: Tensor, trailing: Sequence[int]) -> Tensor:
+    """Return a value for each run such that it multiplies a tensor whose last axes are `trailing`, the runs first."""
+    value = value_G.view(-1, *[1] * (len(trailing) - 1))
+    return value.expand(*trailing).contiguous() if math.prod(trailing[1:]) < SHORT else value

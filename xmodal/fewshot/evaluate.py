@@ -34,6 +34,7 @@ def evaluate(
     shifted: Place | None = None,
     encoder_dir: Path,
     device: str = "auto",
+    kept: Path | None = None,
 ) -> Record:
     """Return the results of the methods on one data set, and what they were measured with.
 
@@ -52,6 +53,7 @@ def evaluate(
         shifted: a place to test on as well, see `read_shifted`; None for none.
         encoder_dir: `models/encoder`, which is read for partial fine-tuning alone.
         device: as `xmodal.device.select_device` takes it.
+        kept: a folder for finished runs, from which an interrupted evaluation goes on.
 
     Raises:
         EmptyInputError, ConfigError, DataError, StoreError, WeightsError: see `read_benchmark`, `read_shifted`,
@@ -76,6 +78,7 @@ def evaluate(
         partial_recipe=partial_recipe,
         seed=seed,
         device=str(select_device(device)),
+        kept=kept,
     )
     setting = Setting(
         dataset=place[0].name,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
+from pathlib import Path
 
 from torch import Tensor
 
@@ -16,8 +17,19 @@ from xmodal.fewshot.streams import make_stream, refuse_unfit
 from xmodal.fewshot.sweep import sweep
 
 
-def train_heads(bench: Bench, arm: Arm, cells: Sequence[Cell], grid: Grid, recipe: Recipe, seed: int) -> list[Learnt]:
+def train_heads(
+    bench: Bench,
+    arm: Arm,
+    cells: Sequence[Cell],
+    grid: Grid,
+    recipe: Recipe,
+    seed: int,
+    *,
+    kept: Path | None = None,
+) -> list[Learnt]:
     """Sweep all runs of all cells and return the one of each cell that validation chooses.
+
+    `kept` is a folder for finished runs, see `sweep`.
 
     Raises:
         ConfigError: no batch size of the grid fits a cell.
@@ -28,7 +40,7 @@ def train_heads(bench: Bench, arm: Arm, cells: Sequence[Cell], grid: Grid, recip
         streams = {n: make_stream(bench, arm, cell, batch, recipe.steps, seed) for n, cell in enumerate(cells)}
         fitting = {n: stream for n, stream in streams.items() if stream is not None}
         if fitting:
-            found = sweep(bench.row_ND, bench.label_N, list(fitting.values()), variants, recipe)
+            found = sweep(bench.row_ND, bench.label_N, list(fitting.values()), variants, recipe, kept=kept)
             for n, runs in zip(fitting, found, strict=True):
                 trained[n].update({(v, b): one for v, one in enumerate(runs)})
     learnt = []

@@ -1,7 +1,7 @@
 """The heads of a block of runs as one program: cosines forward, gradients backward, written out by hand.
 
 Autograd would keep and free a graph at every step, which costs more than the small products themselves. All tensors are
-kept divided by the learning rate of their run, see `ScaledAdamW`.
+kept as the optimiser keeps them, divided by `Optimiser.factor_G` of their run.
 
 Axes: S streams, G variants, R rows in a batch, C classes, D embedding, H hidden units of an adapter.
 """
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from xmodal.errors import ConfigError
-from xmodal.fewshot.adamw import ScaledAdamW
+from xmodal.fewshot import products
+from xmodal.fewshot.adamw import Optimiser
 from xmodal.fewshot.runs import Recipe, Stream, Variant
 
 # Of the adapted features in their mixture with the features as they are, in CLIP-Adapter.
@@ -23,14 +24,17 @@ ADAPTED_SHARE = 0.2
 class Heads(Protocol):
     """What the sweep needs of the heads of a block."""
 
-    adam: ScaledAdamW
+    adam: Optimiser
 
     def parameters(self) -> list[Tensor]:
-        """Return copies of the parameters, each (S, G, inputs, outputs), the head first."""
+        """Return the parameters, each (S, G, inputs, outputs), the head first; not to be written to."""
         ...
 
-    def cosines(self, x_SRD: Tensor) -> Tensor:
-        """Return the products (S, R, G, C) of rows and heads; the next `gradients` is by these rows."""
+    def cosines(self, x_SRD: Tensor, first: int = 0) -> Tensor:
+        """Return the products (S, R, G, C) of rows and heads; the next `gradients` is by these rows.
+
+        The rows may be of some streams alone, those from stream `first` on.
+        """
         ...
 
     def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
@@ -38,7 +42,13 @@ class Heads(Protocol):
         ...
 
 
-def make_heads(streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe, device: torch.device) -> Heads:
+def make_heads(
+    streams: Sequence[Stream],
+    variants: Sequence[Variant],
+    recipe: Recipe,
+    device: torch.device,
+    optimiser: type[Optimiser],
+) -> Heads:
     """Return adapters with heads where the streams start with adapters, else heads alone.
 
     Raises:
@@ -47,35 +57,45 @@ def make_heads(streams: Sequence[Stream], variants: Sequence[Variant], recipe: R
     with_adapter = {stream.adapter is not None for stream in streams}
     if len(with_adapter) > 1:
         raise ConfigError("few-shot sweep: streams with and without an adapter, expected one kind")
-    return (AdapterHeads if with_adapter.pop() else LinearHeads)(streams, variants, recipe, device)
+    return (AdapterHeads if with_adapter.pop() else LinearHeads)(streams, variants, recipe, device, optimiser)
 
 
 class LinearHeads:
     """Linear heads without bias: one tensor (S, D, G, C)."""
 
     def __init__(
-        self, streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe, device: torch.device
+        self,
+        streams: Sequence[Stream],
+        variants: Sequence[Variant],
+        recipe: Recipe,
+        device: torch.device,
+        optimiser: type[Optimiser],
     ) -> None:
         # Heads stand side by side as columns: these products are several times quicker than those of heads as rows.
         start_SDC = torch.stack([stream.start.T for stream in streams]).to(device)
         self.shape = S, D, G, C = len(streams), start_SDC.shape[1], len(variants), start_SDC.shape[2]
-        self.adam = ScaledAdamW([start_SDC[:, :, None].expand(S, D, G, C).contiguous()], [2], variants, recipe)
-        self._head_SDH = self.adam.scaled[0].view(S, D, G * C)
-        self._gradient = torch.empty_like(self._head_SDH)
+        self.adam = optimiser([start_SDC[:, :, None].expand(S, D, G, C)], [2], variants, recipe)
+        self._gradient = products.empty(S, D, G * C, device=device)
+        self._head_parts = products.split(self.adam.tensors[0].view(S, D, G * C))
+        self._gradient_parts = products.split(self._gradient)
 
     def parameters(self) -> list[Tensor]:
         """See `Heads.parameters`."""
         return [self.adam.parameters(0).transpose(1, 2)]
 
-    def cosines(self, x_SRD: Tensor) -> Tensor:
+    def cosines(self, x_SRD: Tensor, first: int = 0) -> Tensor:
         """See `Heads.cosines`."""
-        S, _, G, C = self.shape
+        S, R, _ = x_SRD.shape
+        _, _, G, C = self.shape
         self._x_SRD = x_SRD
-        return torch.bmm(x_SRD, self._head_SDH).view(S, -1, G, C).mul_(self.adam.rate_G[:, None])
+        cosine_SRH = products.empty(S, R, G * C, device=x_SRD.device)
+        products.multiply(products.split(x_SRD), self._head_parts[first : first + S], products.split(cosine_SRH))
+        return cosine_SRH.view(S, R, G, C) * self.adam.factor_G[:, None]
 
     def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
         """See `Heads.gradients`."""
-        torch.bmm(self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2), out=self._gradient)
+        x_SDR, residual_SRH = self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2)
+        products.multiply(products.split(x_SDR), products.split(residual_SRH), self._gradient_parts)
         return [self._gradient.view(self.shape)]
 
 
@@ -89,40 +109,54 @@ class AdapterHeads:
     """
 
     def __init__(
-        self, streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe, device: torch.device
+        self,
+        streams: Sequence[Stream],
+        variants: Sequence[Variant],
+        recipe: Recipe,
+        device: torch.device,
+        optimiser: type[Optimiser],
     ) -> None:
         G = len(variants)
         starts = [(stream.start, *(stream.adapter or ())) for stream in streams]
         columns = [torch.stack([part.T for part in parts]).to(device) for parts in zip(*starts, strict=True)]
-        copies = [part[:, None].repeat(1, G, 1, 1) for part in columns]
-        self.adam = ScaledAdamW(copies, [1, 1, 1], variants, recipe)
-        self._rate_G11 = self.adam.rate_G[:, None, None]
+        copies = [part[:, None].expand(-1, G, -1, -1) for part in columns]
+        self.adam = optimiser(copies, [1, 1, 1], variants, recipe)
+        self._factor_G11 = self.adam.factor_G[:, None, None]
 
     def parameters(self) -> list[Tensor]:
         """See `Heads.parameters`."""
         return [self.adam.parameters(n) for n in range(3)]
 
-    def cosines(self, x_SRD: Tensor) -> Tensor:
+    def cosines(self, x_SRD: Tensor, first: int = 0) -> Tensor:
         """See `Heads.cosines`."""
-        head_SGDC, first_SGDH, second_SGHD = self.adam.scaled
+        head_SGDC, first_SGDH, second_SGHD = (tensor[first : first + len(x_SRD)] for tensor in self.adam.tensors)
         self._x_S1RD = x_SRD[:, None]
-        self._hidden_SGRH = (self._x_S1RD @ first_SGDH).mul_(self._rate_G11).relu_()
-        self._adapted_SGRD = (self._hidden_SGRH @ second_SGHD).mul_(self._rate_G11).relu_()
+        self._hidden_SGRH = _multiply(self._x_S1RD, first_SGDH).mul_(self._factor_G11).relu_()
+        self._adapted_SGRD = _multiply(self._hidden_SGRH, second_SGHD).mul_(self._factor_G11).relu_()
         self._mixed_SGRD = ADAPTED_SHARE * self._adapted_SGRD + (1 - ADAPTED_SHARE) * self._x_S1RD
-        return (self._mixed_SGRD @ head_SGDC).mul_(self._rate_G11).transpose(1, 2)
+        return _multiply(self._mixed_SGRD, head_SGDC).mul_(self._factor_G11).transpose(1, 2)
 
     def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
         """See `Heads.gradients`."""
-        head_SGDC, _, second_SGHD = self.adam.scaled
+        head_SGDC, _, second_SGHD = self.adam.tensors
         residual_SGRC = residual_SRGC.transpose(1, 2)
-        by_adapted = (residual_SGRC @ head_SGDC.transpose(2, 3)).mul_(self._rate_G11 * ADAPTED_SHARE)
+        by_adapted = _multiply(residual_SGRC, head_SGDC.transpose(2, 3)).mul_(self._factor_G11 * ADAPTED_SHARE)
         by_adapted.mul_(self._adapted_SGRD > 0)
-        by_hidden = (by_adapted @ second_SGHD.transpose(2, 3)).mul_(self._rate_G11).mul_(self._hidden_SGRH > 0)
+        by_hidden = _multiply(by_adapted, second_SGHD.transpose(2, 3)).mul_(self._factor_G11)
+        by_hidden.mul_(self._hidden_SGRH > 0)
         return [
-            self._mixed_SGRD.transpose(2, 3) @ residual_SGRC,
-            self._x_S1RD.transpose(2, 3) @ by_hidden,
-            self._hidden_SGRH.transpose(2, 3) @ by_adapted,
+            _multiply(self._mixed_SGRD.transpose(2, 3), residual_SGRC),
+            _multiply(self._x_S1RD.transpose(2, 3), by_hidden),
+            _multiply(self._hidden_SGRH.transpose(2, 3), by_adapted),
         ]
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Return the products (S, G, ., .) of two tensors of four axes, of which the first may have one for all G."""
+    shape = right.shape[0], right.shape[1], left.shape[2], right.shape[3]
+    out = products.empty(*shape, device=right.device)
+    products.multiply(products.split(left), products.split(right), products.split(out))
+    return out
 
 
 def apply_adapter(row_RD: Tensor, first_HD: Tensor, second_DH: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """The files that a few-shot stage leaves: its metrics, its accuracies against shots, and every outcome."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from xmodal.fewshot.outcomes import accuracy_table, entries
@@ -18,3 +21,17 @@ def write_outputs(stage: str, name: str, record: Record, *, root: Path = Path())
     write_json(root / "metrics" / stage / f"{name}.json", entries(record.results))
     write_csv(root / "plots" / stage / f"{name}.csv", *accuracy_table(record.results))
     write_record(root / "outcomes" / stage / f"{name}.json", record.setting, record.results)
+
+
+@contextmanager
+def resumable(stage: str, name: str) -> Iterator[Path]:
+    """Give scratch/<stage>/<name>, a folder for finished runs: it outlives an interruption, and goes when all is done.
+
+    Example:
+        >>> with resumable("fewshot", "scenes") as kept:
+        ...     kept.as_posix()
+        'scratch/fewshot/scenes'
+    """
+    kept = Path("scratch") / stage / name
+    yield kept
+    shutil.rmtree(kept, ignore_errors=True)

@@ -6,6 +6,7 @@ cell as a `Support`. Features come in as `FewShotData`, rows of results go out; 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from xmodal import rng
 from xmodal.device import map_on_cores
@@ -46,6 +47,7 @@ def run(
     partial_recipe: Recipe = PARTIAL_RECIPE,
     seed: int = 0,
     device: str = "cpu",
+    kept: Path | None = None,
 ) -> list[MethodResult]:
     """Train, select and test every method in every cell; one result per method and shot count, in the order given.
 
@@ -64,6 +66,7 @@ def run(
         partial_recipe: the same for partial fine-tuning.
         seed: addresses the batches and random starts, together with shots, seed and fold of the cell.
         device: where everything runs.
+        kept: a folder for finished runs of heads and adapters, from which an interrupted evaluation goes on.
 
     Raises:
         ConfigError: a method is unknown or needs texts or tokens that are not there, or no batch size of the grid fits
@@ -90,7 +93,7 @@ def run(
                 learnt[plain] = train_partial(bench, plain, cells, partial_grid, partial_recipe, seed)
             else:
                 own_grid = adapter_grid if arm.trained == "adapter" else grid
-                learnt[plain] = train_heads(bench, plain, cells, own_grid, recipe, seed)
+                learnt[plain] = train_heads(bench, plain, cells, own_grid, recipe, seed, kept=kept)
         found = [
             one.fitted(bench, cell, source, arm.wise_ratio) for one, cell in zip(learnt[plain], cells, strict=True)
         ]

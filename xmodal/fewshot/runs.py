@@ -33,7 +33,7 @@ class Recipe:
     scale: float = 100.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    block_bytes: int = 2**22
+    block_bytes: int = 2**23
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, by the name of the field."""
@@ -89,6 +89,11 @@ class Trained:
     val_accuracy: float
     step: int
     adapter: tuple[Tensor, Tensor] | None = None
+
+
+def parameter_count(stream: Stream) -> int:
+    """Return how many numbers one run of a stream trains."""
+    return sum(part.numel() for part in (stream.start, *(stream.adapter or ())))
 
 
 def learning_rate(step: int, lr: float, recipe: Recipe) -> float:

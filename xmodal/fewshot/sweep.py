@@ -1,32 +1,44 @@
 """The batched sweep: many small heads, with or without adapters, trained together as one tensor program.
 
 Runs that share their batches (a stream) differ in learning rate and weight decay only (variants), so the forward pass
-of a stream is one product with all its heads side by side, and the streams of a block are one batched product. A block
-is what one core's caches hold, and every core trains a block of its own. What a run learns depends on its own batches,
-start and rates, not on what it is trained with; rounding may differ in the last bits with the number of streams at a
-time.
+of a stream is one product with all its heads side by side, and the streams of a block are updated as one. On a CPU a
+block is what one core's caches hold, and every core trains a block of its own; on CUDA it is what the memory holds, all
+runs in lock-step. What a run learns depends on its own batches, start and rates, not on what it is trained with. On a
+CPU that holds to the last bit for a stream, whatever the block and the number of cores; other variants beside a run,
+and on a GPU other streams too, may change its last bits.
 
-Axes: S streams, G variants, R rows in a batch, V validation rows, C classes, D embedding.
+Axes: S streams, G variants, N rows, C classes, D embedding.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from xmodal.fewshot.heads import Heads, make_heads
-from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant
+from xmodal.device import single_core_pool
+from xmodal.fewshot.block import Block, optimiser_for
+from xmodal.fewshot.kept import read_runs, stream_digests, write_runs
+from xmodal.fewshot.lockstep import free_memory, streams_at_once, train_in_lockstep
+from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, parameter_count
 
 
 def sweep(
-    row_ND: Tensor, label_N: Tensor, streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe
+    row_ND: Tensor,
+    label_N: Tensor,
+    streams: Sequence[Stream],
+    variants: Sequence[Variant],
+    recipe: Recipe,
+    *,
+    kept: Path | None = None,
 ) -> list[list[Trained]]:
     """Train every variant on every stream and return the best heads, [stream][variant].
 
     The loss is the mean cross-entropy of `scale` times the products of rows and head; the head has no bias; AdamW with
     decoupled decay. Streams that bring an adapter train it too (`AdapterHeads`). The parameters are kept at the first
-    strict maximum of the validation accuracy; updates after the last look at it change nothing and are left out.
+    strict maximum of the validation accuracy; updates after the last look at it change nothing and are left out. All
+    products are of float32, whatever torch is set to.
 
     Args:
         row_ND: (N, D) float32 unit rows on the device of the sweep: items and texts in one matrix.
@@ -34,6 +46,8 @@ def sweep(
         streams: their batches all have the same number of rows, their heads the same shape.
         variants: at least one.
         recipe: how to train.
+        kept: a folder for the finished streams; what it holds is not trained again, so that an interrupted sweep goes
+            on where its blocks were. A file that is damaged counts as none. It costs 4 bytes a parameter and run.
 
     Raises:
         ConfigError: some streams bring an adapter and some do not.
@@ -41,78 +55,85 @@ def sweep(
     Source: Lin et al. 2023 (arXiv 2301.06267), section 3; the linear head of cross_modal_adaptation. Deviation: runs
     are batched, and draws are addressed by run and not by the history of the process.
     """
-    numbers = sum(part.numel() for part in (streams[0].start, *(streams[0].adapter or ())))
-    blocks = _blocks(streams, 16 * numbers * len(variants), recipe.block_bytes, row_ND.device)
-    if len(blocks) == 1:
-        return _train_block(row_ND, label_N, blocks[0], variants, recipe)
-    # Each thread of the pool computes alone: handing the products of a block to several costs more than it saves.
-    with ThreadPoolExecutor(torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        trained = pool.map(lambda block: _train_block(row_ND, label_N, block, variants, recipe), blocks)
-        return [runs for block in trained for runs in block]
+    names: Sequence[Hashable] = range(len(streams))
+    done: dict[Hashable, list[Trained]] = {}
+    if kept is not None:
+        names = digests = stream_digests(row_ND, label_N, streams, variants, recipe)
+        found = {digest: read_runs(kept, digest, row_ND.device) for digest in digests}
+        done.update({digest: runs for digest, runs in found.items() if runs is not None})
+
+    every = dict(zip(names, streams, strict=True))
+
+    def train(block: Sequence[Hashable]) -> None:
+        trained = _train_block(row_ND, label_N, [every[name] for name in block], variants, recipe)
+        for name, runs in zip(block, trained, strict=True):
+            if kept is not None:
+                write_runs(kept, str(name), runs)
+            done[name] = runs
+
+    blocks = _blocks(every, set(every) - set(done), variants, recipe, row_ND.device)
+    with _float32_products():
+        if row_ND.device.type == "cpu":
+            # Handing the products of a block to several cores costs more than it saves, even where it is the only one.
+            with single_core_pool() as pool:
+                list(pool.map(train, blocks))
+        else:
+            for block in blocks:
+                train(block)
+    return [done[name] for name in names]
 
 
-def _blocks(
-    streams: Sequence[Stream], stream_bytes: int, block_bytes: int, device: torch.device
-) -> list[Sequence[Stream]]:
-    """Cut the streams into blocks: on a GPU one, on a CPU no larger than its caches and at least one for each core."""
-    if device.type != "cpu":
-        return [streams]
-    per_core = -(-len(streams) // torch.get_num_threads())
-    length = max(1, min(block_bytes // stream_bytes, per_core))
-    return [streams[first : first + length] for first in range(0, len(streams), length)]
-
-
-@torch.no_grad()
 def _train_block(
     row_ND: Tensor, label_N: Tensor, streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe
 ) -> list[list[Trained]]:
-    device, S, G = row_ND.device, len(streams), len(variants)
-    heads = make_heads(streams, variants, recipe, device)
-    best = _Best(row_ND, label_N, streams, heads)
-    batches = torch.stack([stream.batches for stream in streams], dim=1).to(device)
-    minus_one = row_ND.new_full((S, batches.shape[2], G, 1), -1.0)
-    for step in range(1 + (recipe.steps - 1) // recipe.eval_every * recipe.eval_every):
-        row_SR = batches[step]
-        logit_SRGC = heads.cosines(row_ND[row_SR]).mul_(recipe.scale)
-        residual_SRGC = torch.softmax(logit_SRGC, dim=3)
-        residual_SRGC.scatter_add_(3, label_N[row_SR][:, :, None, None].expand(-1, -1, G, 1), minus_one)
-        residual_SRGC.mul_(recipe.scale / row_SR.shape[1])
-        heads.adam.update(heads.gradients(residual_SRGC), step)
-        if step % recipe.eval_every == 0:
-            best.look(step)
-    return best.trained()
+    block = Block(row_ND, label_N, streams, variants, recipe, optimiser_for(row_ND.device))
+    if row_ND.device.type == "cuda":
+        train_in_lockstep(block)
+    else:
+        block.train()
+    return block.trained()
 
 
-class _Best:
-    """The parameters at the first strict maximum of the validation accuracy of each run."""
+def _blocks(
+    every: Mapping[Hashable, Stream],
+    missing: Set[Hashable],
+    variants: Sequence[Variant],
+    recipe: Recipe,
+    device: torch.device,
+) -> list[Sequence[Hashable]]:
+    """Cut the streams into blocks and return those in which something is missing.
 
-    def __init__(self, row_ND: Tensor, label_N: Tensor, streams: Sequence[Stream], heads: Heads) -> None:
-        device, V = row_ND.device, max(len(stream.val) for stream in streams)
-        row_SV = torch.tensor([[*stream.val, *[0] * (V - len(stream.val))] for stream in streams], device=device)
-        n_S = torch.tensor([len(stream.val) for stream in streams], device=device)
-        self.x_SVD = row_ND[row_SV]
-        # No class is -1, so the rows that only fill up are never right.
-        self.label_SV = torch.where(torch.arange(V, device=device) < n_S[:, None], label_N[row_SV], -1)
-        self.n_S, self.heads = n_S, heads
-        self.kept = heads.parameters()
-        self.right_SG = torch.full((len(streams), len(heads.adam.rate_G)), -1, device=device)
-        self.step_SG = self.right_SG.clone()
+    On a CPU a stream has the same bits in any block, so the missing ones are cut: no larger than a core's caches, and a
+    block for each core. On CUDA it has the same bits only among the same neighbours, so all are cut, by free memory.
+    """
+    names = [name for name in every if device.type != "cpu" or name in missing]
+    if not missing:
+        return []
+    if device.type == "cpu":
+        per_core = -(-len(names) // torch.get_num_threads())
+        stream_bytes = 16 * parameter_count(every[names[0]]) * len(variants)
+        length = max(1, min(recipe.block_bytes // stream_bytes, per_core))
+    elif device.type == "cuda":
+        length = streams_at_once(list(every.values()), variants, free_memory(device))
+    else:
+        length = len(names)
+    blocks = [names[first : first + length] for first in range(0, len(names), length)]
+    return [block for block in blocks if not missing.isdisjoint(block)]
 
-    def look(self, step: int) -> None:
-        guess_SVG = self.heads.cosines(self.x_SVD).argmax(3)
-        right_SG = (guess_SVG == self.label_SV[:, :, None]).sum(1)
-        better_SG = right_SG > self.right_SG
-        if not better_SG.any():
-            return
-        self.right_SG = torch.where(better_SG, right_SG, self.right_SG)
-        self.step_SG = torch.where(better_SG, step, self.step_SG)
-        better = better_SG[:, :, None, None]
-        self.kept = [torch.where(better, new, old) for new, old in zip(self.heads.parameters(), self.kept, strict=True)]
 
-    def trained(self) -> list[list[Trained]]:
-        return [[self._run(s, g) for g in range(self.right_SG.shape[1])] for s in range(len(self.n_S))]
-
-    def _run(self, s: int, g: int) -> Trained:
-        weight, *adapter = (kept[s, g].T.contiguous() for kept in self.kept)
-        accuracy = int(self.right_SG[s, g]) / int(self.n_S[s])
-        return Trained(weight, accuracy, int(self.step_SG[s, g]), (adapter[0], adapter[1]) if adapter else None)
+@contextmanager
+def _float32_products() -> Iterator[None]:
+    """Have products of float32 computed in float32, not in TF32 or bfloat16, and then set torch back as it was."""
+    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [matmul.fp32_precision for matmul in matmuls]
+    try:
+        overall = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        overall = "highest"  # torch refuses to say where `fp32_precision` was set, and the overall setting was not
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(overall)
+        for matmul, precision in zip(matmuls, before, strict=True):
+            matmul.fp32_precision = precision

@@ -1,0 +1,22 @@
+"""A sweep that its test kills: `python killed_sweep.py FOLDER`, one thread, one stream after the other."""
+
+import sys
+from pathlib import Path
+
+import torch
+from toy_sweep import VARIANTS, problem
+
+from xmodal.fewshot.runs import Recipe
+from xmodal.fewshot.sweep import sweep
+
+STREAMS = 6
+LONG = Recipe(steps=2500, eval_every=50, block_bytes=1)
+
+
+def toy():
+    return problem(streams=STREAMS, steps=LONG.steps)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sweep(*toy(), VARIANTS, LONG, kept=Path(sys.argv[1]))
