@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # No stage talks to the network unless a data set or an encoder has to be fetched.
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: setup repro real frozen test check lint types bench clean
+.PHONY: setup repro real shots frozen test check lint types bench clean
 
 setup: $(VENV)/installed  ## create .venv with the locked versions
 
@@ -21,6 +21,10 @@ real: export XMODAL_DATA := $(abspath $(XMODAL_DATA))
 real: setup  ## the documented experiment on real data: make real XMODAL_DATA=<folder>
 	dvc exp run --temp --force --name real $$(sed "s/^/-S /" experiments/real.txt)
 	dvc exp show --only-changed
+
+shots: setup  ## every few-shot method at 1, 2, 4, 8 and 16 shots on scenes
+	-dvc exp remove --quiet shots
+	dvc exp run --temp --name shots $$(sed "s/^/-S /" experiments/shots.txt)
 
 frozen: export XMODAL_DATA := $(abspath $(XMODAL_DATA))
 frozen: setup  ## few-shot methods on features made elsewhere: make frozen XMODAL_DATA=<folder>
