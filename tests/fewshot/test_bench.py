@@ -232,3 +232,21 @@ def test_without_tokens_partial_fine_tuning_says_what_to_extract():
     grid = dataclasses.replace(PARTIAL_GRID, batches=(512,))
     with pytest.raises(ConfigError, match=r"no batch size of \(512,\) fits 8 train items and 4 texts"):
         run(data, cells, methods=["cross_modal_partial"], partial_grid=grid, partial_recipe=PARTIAL)
+
+
+def test_selection_of_partial_fine_tuning_cannot_see_the_test_rows():
+    data, cells = world()
+    test = list(cells[0].test)
+    data, _ = with_towers(data)
+    towers, labels = data.towers, data.labels.clone()
+    labels[test] = (labels[test] + 1) % C
+    shuffled = dict(zip(test, test[::-1], strict=True))
+
+    def other_tokens(numbers):
+        return towers.inputs([shuffled.get(number, number) for number in numbers])
+
+    leaky = dataclasses.replace(data, labels=labels, towers=dataclasses.replace(towers, inputs=other_tokens))
+    options = {"methods": ["cross_modal_partial"], "partial_grid": GRID, "partial_recipe": PARTIAL}
+    honest, planted = (run(one, cells, **options)[0].outcomes for one in (data, leaky))
+    assert [one._replace(test=0) for one in honest] == [one._replace(test=0) for one in planted]
+    assert [one.test for one in honest] != [one.test for one in planted]
