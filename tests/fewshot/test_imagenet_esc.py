@@ -120,6 +120,59 @@ def test_train_val_and_test_are_disjoint_and_have_k_a_class():
             assert sorted(data.labels[task][list(single)].tolist()) == list(range(CLASSES))
 
 
+def test_only_a_picture_without_features_is_drawn_anew():
+    data, splits, _ = toy()
+    labels = data.labels["image"].tolist()
+    whole = image_draws(splits, labels, shots=[2], seeds=[1])
+    (cell,) = whole.cells
+    lost = {cell.train[5], cell.val[2], cell.test[0], whole.singles[0][3]}
+    mended = image_draws(splits, labels, shots=[2], seeds=[1], usable=set(range(len(labels))) - lost)
+    assert mended.cells[0].test == cell.test[1:]
+    parts = [(draws.cells[0].train, draws.cells[0].val, draws.singles[0]) for draws in (whole, mended)]
+    for before, after in zip(*parts, strict=True):
+        changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        assert {old for old, _ in changed} == lost & set(before)
+        for old, new in changed:
+            assert new not in lost
+            assert (splits[new], labels[new]) == (splits[old], labels[old])
+    assert not set(mended.cells[0].train) & set(mended.cells[0].val)
+
+
+def test_only_a_sound_without_features_is_replaced():
+    data, _, folds = toy()
+    labels = data.labels["audio"].tolist()
+    whole = sound_draws(folds, labels, shots=[1, 2])
+    first, second = whole.cells[0], whole.cells[FOLDS]
+    lost = {second.train[0], second.val[3], first.test[0]}
+    mended = sound_draws(folds, labels, shots=[1, 2], usable=set(range(len(labels))) - lost)
+    for before, after in zip(whole.cells, mended.cells, strict=True):
+        assert after.test == tuple(row for row in before.test if row not in lost)
+        taken = {*before.train, *before.val}
+        for part in ("train", "val"):
+            for old, new in zip(getattr(before, part), getattr(after, part), strict=True):
+                free = [
+                    row
+                    for row in range(len(labels))
+                    if (folds[row], labels[row]) == (folds[old], labels[old]) and row not in lost | taken
+                ]
+                assert new == (free[0] if old in lost else old)
+    for fold, (before, after) in enumerate(zip(whole.singles, mended.singles, strict=True), 1):
+        for label, (old, new) in enumerate(zip(before, after, strict=True)):
+            usable = [n for n in range(len(labels)) if (folds[n], labels[n]) == (fold, label) and n not in lost]
+            assert new == (usable[0] if old in lost else old)
+
+
+def test_a_class_with_too_few_sounds_left_has_fewer_and_without_any_is_named():
+    folds, labels = [1, 1, 1, 1, 2, 2, 2, 2], [0] * 8
+    draws = sound_draws(folds, labels, shots=[2], usable={0, 2, 3, 4, 5, 6, 7})
+    assert (draws.cells[0].train, draws.cells[0].val) == ((0,), (2, 3))
+    assert draws.cells[1].test == (0, 2, 3)
+    with pytest.raises(DataError, match="2 shots, fold 1: tested class 0 has no train row"):
+        sound_draws(folds, labels, shots=[2], usable={2, 3, 4, 5, 6, 7})
+    with pytest.raises(DataError, match="1 shots, fold 2: tested class 0 has no train row"):
+        sound_draws([1, 1, 2, 2], [0] * 4, shots=[1], usable={0, 1})
+
+
 def test_restriction_keeps_the_draw_of_all_classes():
     data, splits, folds = toy()
     draws = draws_of(data, splits, folds)["image"]
