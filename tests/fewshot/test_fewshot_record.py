@@ -14,8 +14,8 @@ from toy_records import result, setting
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.fewshot.arms import METHODS
 from xmodal.fewshot.outcomes import Outcome, summarise
-from xmodal.fewshot.partial import PARTIAL_RECIPE
 from xmodal.fewshot.record import Record, Setting, read_record, write_record
+from xmodal.fewshot.runs import PARTIAL_RECIPE
 
 FRACTION = st.floats(0, 1)
 NAME = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -27,6 +27,7 @@ OUTCOMES = st.builds(
     val=st.none() | FRACTION,
     chosen=st.dictionaries(NAME, st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NAME, max_size=3),
     shifted=st.dictionaries(NAME, FRACTION, max_size=2),
+    other=st.none(),  # of the audio-visual benchmark, which leaves no records
 )
 RESULTS = st.lists(
     st.builds(summarise, st.sampled_from(METHODS), st.integers(0, 16), st.lists(OUTCOMES, min_size=1, max_size=4)),
@@ -146,6 +147,9 @@ def test_results_that_cannot_come_back_are_not_written(tmp_path: Path) -> None:
         write_record(path, setting(), [replace(right, outcomes=())])
     with pytest.raises(ConfigError, match="gda at 1 shots are not those of its outcomes"):
         write_record(path, setting(), [replace(right, mean=0.5)])
+    paired = tuple(outcome._replace(other=1) for outcome in right.outcomes)
+    with pytest.raises(ConfigError, match="gda at 1 shots is audio-visual"):
+        write_record(path, setting(), [replace(right, outcomes=paired)])
     with pytest.raises(DataError, match="NaN or infinite"):
         write_record(path, setting(), [result("gda", 1, [0.5], chosen=[{"alpha": float("inf")}])])
     assert not path.exists()
