@@ -14,6 +14,7 @@ from toy_records import result, setting
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.fewshot.arms import METHODS
 from xmodal.fewshot.outcomes import Outcome, summarise
+from xmodal.fewshot.outputs import kept_runs, write_outputs
 from xmodal.fewshot.record import Record, Setting, read_record, write_record
 from xmodal.fewshot.runs import PARTIAL_RECIPE
 
@@ -153,6 +154,21 @@ def test_results_that_cannot_come_back_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="NaN or infinite"):
         write_record(path, setting(), [result("gda", 1, [0.5], chosen=[{"alpha": float("inf")}])])
     assert not path.exists()
+
+
+def test_finished_runs_outlive_a_failure_and_go_with_the_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right, finished = result("gda", 1, [0.5, 0.25]), kept_runs("fewshot", "dtd") / "run.safetensors"
+    finished.parent.mkdir(parents=True)
+    finished.write_bytes(b"weights")
+    with pytest.raises(EmptyInputError, match="no outcome"):
+        write_outputs("fewshot", "dtd", Record(setting(), (replace(right, outcomes=()),)))
+    assert finished.exists()
+    write_outputs("fewshot", "dtd", Record(setting(), (right,)))
+    assert not finished.parent.exists()
+    assert [path for path in ("metrics", "plots", "outcomes") if not any(Path(path, "fewshot").glob("dtd.*"))] == []
 
 
 def test_the_scale_of_partial_methods_is_the_published_one() -> None:
