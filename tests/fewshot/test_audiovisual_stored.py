@@ -148,7 +148,7 @@ def test_stage_writes_every_class_set(tmp_path, monkeypatch):
     pairs = [ClassPair(f"picture {label}", f"sound {label}") for label in range(9)]
     monkeypatch.setattr(audiovisual_stored, "class_pairs", lambda name: pairs)
     options = {"task": "toy", "sounds": "both", "pictures": "both", "prompts": "", "encoder": "toy", "shots": 1}
-    options |= {"steps": 5, "eval-every": 2, "seed": 0}
+    options |= {"steps": 5, "eval-every": 2, "seed": 0, "device": "cpu"}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     result = CliRunner().invoke(build_app(main), [*arguments, "--class-set", "", "--class-set", "nine"])
     assert result.exit_code == 0, result.output
