@@ -55,7 +55,7 @@ def split_cells(
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
-        EmptyInputError: there is no train or no test row.
+        EmptyInputError: there is no train row, or no test row with features.
         DataError: a class that is tested has no train row or no val row.
 
     Example:
@@ -64,9 +64,9 @@ def split_cells(
     """
     _check_counts(shots, seeds)
     rows = {part: [row for row, split in enumerate(splits) if split == part] for part in ("train", "val", "test")}
-    if not rows["train"] or not rows["test"]:
-        raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(rows['test'])} test rows, expected both")
     test = [row for row in rows["test"] if usable is None or row in usable]
+    if not rows["train"] or not test:
+        raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(test)} test rows, expected both")
     tested = {labels[row] for row in test}
     cells = []
     for k in shots:
@@ -109,7 +109,7 @@ def fold_cells(
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
-        EmptyInputError: there are fewer than two folds.
+        EmptyInputError: there are fewer than two folds, or one has no row with features.
         DataError: a class that is tested has fewer than two rows outside the test fold.
 
     Example:
@@ -125,6 +125,8 @@ def fold_cells(
             for fold in sorted(set(folds)):
                 pool = [row for row, own in enumerate(folds) if own != fold]
                 test = [row for row, own in enumerate(folds) if own == fold and (usable is None or row in usable)]
+                if not test:
+                    raise EmptyInputError(f"few-shot: fold {fold} has no row with features, expected some to test on")
                 train, val = _draw_disjoint(pool, labels, k, seed)
                 taken = {*train, *val}
                 train, val = (mend(part, pool, labels, usable, taken) for part in (train, val))

@@ -157,7 +157,7 @@ def domain_shift(records: Sequence[Record]) -> Table:
     rows = [(record.setting, result) for record in records for result in record.results if result.outcomes[0].shifted]
     names = list(dict.fromkeys(name for _, result in rows for name in result.outcomes[0].shifted))
     columns = [f"{name}_acc_{statistic}" for name in names for statistic in ("mean", "std")]
-    return (*COLUMNS, *columns), [row_of(*row) + _shifted_cells(*row, names) for row in rows]
+    return (*COLUMNS, *columns), [row_of(*row) + _shifted_cells(row[1], names) for row in rows]
 
 
 def row_of(setting: Setting, result: MethodResult) -> list[Cell]:
@@ -211,6 +211,6 @@ def _hyperparameters(setting: Setting, result: MethodResult) -> str:
     return str(chosen) if any(chosen) else ""
 
 
-def _shifted_cells(setting: Setting, result: MethodResult, names: Sequence[str]) -> list[Cell]:
+def _shifted_cells(result: MethodResult, names: Sequence[str]) -> list[Cell]:
     accuracy = shifted(result)
     return [cell for name in names for cell in accuracy.get(name, (None, None))]
