@@ -57,7 +57,7 @@ UPDATE_BYTES = 36
 # Enough for the time of the capture to count no more than it does in a real run.
 LOCKSTEP_STEPS = 3000
 REPEATS = 3
-VARIANTS = [Variant(lr, decay) for lr, decay in product(LINEAR_GRID.lrs, LINEAR_GRID.weight_decays)]
+VARIANTS = LINEAR_GRID.variants
 
 
 def measure(

@@ -7,7 +7,7 @@ import typer
 
 from xmodal.fewshot.evaluate import evaluate
 from xmodal.fewshot.options import Device, EncoderName, Methods, PartialSteps, Prompts, Seed, Seeds, Steps, Views
-from xmodal.fewshot.outputs import resumable, write_outputs
+from xmodal.fewshot.outputs import kept_runs, write_outputs
 from xmodal.stage import run
 
 
@@ -30,25 +30,24 @@ def main(
 ) -> None:
     """Write metrics/domain_shift/<task>.json, plots/domain_shift/<task>.csv and outcomes/domain_shift/<task>.json."""
     data, features = Path("data"), Path("features") / encoder
-    with resumable("domain_shift", task) as kept:
-        record = evaluate(
-            (data / source, features / source),
-            "image",
-            encoder=encoder,
-            shots=shots,
-            seeds=seeds,
-            methods=methods,
-            steps=steps,
-            seed=seed,
-            group=prompts or None,
-            partial_steps=partial_steps,
-            views=views or (),
-            shifted=(data / shifted, features / shifted),
-            encoder_dir=Path("models/encoder"),
-            device=device,
-            kept=kept,
-        )
-        write_outputs("domain_shift", task, record)
+    record = evaluate(
+        (data / source, features / source),
+        "image",
+        encoder=encoder,
+        shots=shots,
+        seeds=seeds,
+        methods=methods,
+        steps=steps,
+        seed=seed,
+        group=prompts or None,
+        partial_steps=partial_steps,
+        views=views or (),
+        shifted=(data / shifted, features / shifted),
+        encoder_dir=Path("models/encoder"),
+        device=device,
+        kept=kept_runs("domain_shift", task),
+    )
+    write_outputs("domain_shift", task, record)
 
 
 if __name__ == "__main__":

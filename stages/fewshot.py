@@ -18,7 +18,7 @@ from xmodal.fewshot.options import (
     Steps,
     Views,
 )
-from xmodal.fewshot.outputs import resumable, write_outputs
+from xmodal.fewshot.outputs import kept_runs, write_outputs
 from xmodal.stage import run
 
 
@@ -37,24 +37,23 @@ def main(
     shots_all: ShotsAll = None,
 ) -> None:
     """Write metrics/fewshot/<set>.json, plots/fewshot/<set>.csv and outcomes/fewshot/<set>.json."""
-    with resumable("fewshot", dataset) as kept:
-        record = evaluate(
-            (Path("data") / dataset, Path("features") / encoder / dataset),
-            "image",
-            encoder=encoder,
-            shots=shots_all or [shots],
-            seeds=seeds,
-            methods=methods,
-            steps=steps,
-            seed=seed,
-            group=prompts or None,
-            partial_steps=partial_steps,
-            views=views or (),
-            encoder_dir=Path("models/encoder"),
-            device=device,
-            kept=kept,
-        )
-        write_outputs("fewshot", dataset, record)
+    record = evaluate(
+        (Path("data") / dataset, Path("features") / encoder / dataset),
+        "image",
+        encoder=encoder,
+        shots=shots_all or [shots],
+        seeds=seeds,
+        methods=methods,
+        steps=steps,
+        seed=seed,
+        group=prompts or None,
+        partial_steps=partial_steps,
+        views=views or (),
+        encoder_dir=Path("models/encoder"),
+        device=device,
+        kept=kept_runs("fewshot", dataset),
+    )
+    write_outputs("fewshot", dataset, record)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import typer
 
 from xmodal.fewshot.evaluate import evaluate
 from xmodal.fewshot.options import Device, EncoderName, Methods, Prompts, Seed, Seeds, ShotsAll, Steps
-from xmodal.fewshot.outputs import resumable, write_outputs
+from xmodal.fewshot.outputs import kept_runs, write_outputs
 from xmodal.stage import run
 
 
@@ -24,22 +24,21 @@ def main(
     shots_all: ShotsAll = None,
 ) -> None:
     """Write metrics/fewshot_audio/<set>.json, plots/fewshot_audio/<set>.csv and outcomes/fewshot_audio/<set>.json."""
-    with resumable("fewshot_audio", dataset) as kept:
-        record = evaluate(
-            (Path("data") / dataset, Path("features") / encoder / dataset),
-            "audio",
-            encoder=encoder,
-            shots=shots_all or [shots],
-            seeds=seeds,
-            methods=methods,
-            steps=steps,
-            seed=seed,
-            group=prompts or None,
-            encoder_dir=Path("models/encoder"),
-            device=device,
-            kept=kept,
-        )
-        write_outputs("fewshot_audio", dataset, record)
+    record = evaluate(
+        (Path("data") / dataset, Path("features") / encoder / dataset),
+        "audio",
+        encoder=encoder,
+        shots=shots_all or [shots],
+        seeds=seeds,
+        methods=methods,
+        steps=steps,
+        seed=seed,
+        group=prompts or None,
+        encoder_dir=Path("models/encoder"),
+        device=device,
+        kept=kept_runs("fewshot_audio", dataset),
+    )
+    write_outputs("fewshot_audio", dataset, record)
 
 
 if __name__ == "__main__":

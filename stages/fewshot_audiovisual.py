@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from xmodal.device import select_device
 from xmodal.fewshot.audiovisual_stored import read_audiovisual
 from xmodal.fewshot.imagenet_esc import audiovisual_metrics, run_audiovisual
+from xmodal.fewshot.options import Device, EncoderName, Prompts, Seed, Steps
 from xmodal.fewshot.runs import Recipe
 from xmodal.files import write_json
 from xmodal.stage import run
@@ -17,19 +19,21 @@ def main(
     sounds: Annotated[str, typer.Option(help="Data set of the sounds, a folder below data/.")],
     pictures: Annotated[str, typer.Option(help="Data set of pictures and class prompts; may be that of the sounds.")],
     class_set: Annotated[list[str], typer.Option(help="imagenet_esc_27, imagenet_esc_19, or empty: shared labels.")],
-    prompts: Annotated[str, typer.Option(help="Template set of the class prompts; may be empty.")],
-    encoder: Annotated[str, typer.Option(help="Names the folder below features/.")],
+    prompts: Prompts,
+    encoder: EncoderName,
     shots: Annotated[list[int], typer.Option(help="Labelled items a class.")],
-    steps: Annotated[int, typer.Option(help="Updates of each run.")],
+    steps: Steps,
     eval_every: Annotated[int, typer.Option(help="Updates between two looks at the validation items.")],
-    seed: Annotated[int, typer.Option(help="Names the random streams of training.")],
+    seed: Seed,
+    device: Device,
 ) -> None:
     """Write metrics/fewshot_audiovisual/<task>.json."""
     places = [(Path("data") / name, Path("features") / encoder / name) for name in (sounds, pictures)]
+    recipe, chosen = Recipe(steps=steps, eval_every=eval_every), str(select_device(device))
     metrics: dict[str, float | int] = {}
     for name in class_set:
         data, draws = read_audiovisual(*places, shots=shots, class_set=name, group=prompts or None)
-        results = run_audiovisual(data, draws, recipe=Recipe(steps=steps, eval_every=eval_every), seed=seed)
+        results = run_audiovisual(data, draws, recipe=recipe, seed=seed, device=chosen)
         prefix = f"{name}." if name else ""
         metrics |= {prefix + key: value for key, value in audiovisual_metrics(results).items()}
     write_json(Path("metrics/fewshot_audiovisual") / f"{task}.json", metrics)

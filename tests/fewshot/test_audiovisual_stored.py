@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from stages.fewshot_audiovisual import main
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.fewshot import audiovisual_stored
-from xmodal.fewshot.audiovisual_draws import image_draws, sound_draws
+from xmodal.fewshot.audiovisual_draws import image_draws, restrict, sound_draws
 from xmodal.fewshot.audiovisual_stored import read_audiovisual
 from xmodal.fewshot.esc_classes import ClassPair
 from xmodal.stage import build_app
+from xmodal.tables import ITEMS, read_table
 
 CLASSES, DIM, EACH, FOLDS = 12, 6, 5, 5
 SPLITS = ("train", "val", "test")
@@ -66,11 +67,34 @@ def test_one_set_has_both(tmp_path):
     }
     folds = [fold for _ in range(CLASSES) for fold in range(1, FOLDS + 1) for _ in range(4)]
     assert draws["audio"] == sound_draws(folds, data.labels["audio"].tolist(), shots=[1, 2])
-    splits = [
-        ("train", "val", "test")[n // EACH] for label in range(CLASSES) for n in range(15) if (n, label) != (0, 3)
-    ]
-    assert draws["image"] == image_draws(splits, data.labels["image"].tolist(), shots=[1, 2])
+    labels = [label for label in range(CLASSES) for _ in range(3 * EACH)]
+    splits = [SPLITS[n // EACH] for _ in range(CLASSES) for n in range(3 * EACH)]
+    kept = [row for row in range(len(labels)) if row != 3 * 3 * EACH]
+    assert draws["image"] == restrict(image_draws(splits, labels, shots=[1, 2], usable=kept), kept)
+    assert data.labels["image"].tolist() == [labels[row] for row in kept]
     assert data.text_labels.tolist() == [label for label in range(CLASSES) for _ in range(2)]
+
+
+@pytest.mark.parametrize("failed", ["p0/3", "s1/0/7", "p12/0", "s4/3/2"])
+def test_a_broken_medium_moves_no_other_draw(tmp_path, failed):
+    draws = []
+    for name, broken in (("whole", []), ("broken", [failed])):
+        place = make_set(tmp_path, name, pictures=True, sounds=True, failed=broken)
+        draws.append(read_audiovisual(place, place, shots=[1])[1])
+    ids = read_table(tmp_path / "data/whole/items.parquet", ITEMS).to_dicts()
+    task = "image" if failed.startswith("p") else "audio"
+    rows = [row["id"] for row in ids if row["modality"] == task]
+    left = [row for row in rows if row != failed]
+    other = "audio" if task == "image" else "image"
+    assert draws[0][other] == draws[1][other]
+    for before, after in zip(draws[0][task].cells, draws[1][task].cells, strict=True):
+        for part in ("train", "val"):
+            pairs = zip(getattr(before, part), getattr(after, part), strict=True)
+            moved = [(rows[old], left[new]) for old, new in pairs if rows[old] != left[new]]
+            assert all(old == failed for old, _ in moved)
+        assert [left[row] for row in after.test] == [rows[row] for row in before.test if rows[row] != failed]
+    for before, after in zip(draws[0][task].singles, draws[1][task].singles, strict=True):
+        assert all(rows[old] in (left[new], failed) for old, new in zip(before, after, strict=True))
 
 
 def test_two_sets_are_paired_by_name(tmp_path, monkeypatch):
@@ -124,7 +148,7 @@ def test_stage_writes_every_class_set(tmp_path, monkeypatch):
     pairs = [ClassPair(f"picture {label}", f"sound {label}") for label in range(9)]
     monkeypatch.setattr(audiovisual_stored, "class_pairs", lambda name: pairs)
     options = {"task": "toy", "sounds": "both", "pictures": "both", "prompts": "", "encoder": "toy", "shots": 1}
-    options |= {"steps": 5, "eval-every": 2, "seed": 0}
+    options |= {"steps": 5, "eval-every": 2, "seed": 0, "device": "cpu"}
     arguments = [part for key, value in options.items() for part in (f"--{key}", str(value))]
     result = CliRunner().invoke(build_app(main), [*arguments, "--class-set", "", "--class-set", "nine"])
     assert result.exit_code == 0, result.output

@@ -124,3 +124,26 @@ def test_a_class_without_another_row_has_fewer_and_without_any_is_named():
     assert sorted(cell.train) == [0, 2, 3]
     with pytest.raises(DataError, match="tested class 0 has no train row"):
         split_cells(splits, labels, shots=[2], seeds=[1], usable={2, 3, 4, 5, 6, 7})
+
+
+def test_only_rows_that_are_drawn_or_tested_are_asked_for():
+    class Counted(set):
+        asked = 0
+
+        def __contains__(self, row):
+            self.asked += 1
+            return super().__contains__(row)
+
+    labels = [row % 5 for row in range(5000)]
+    splits = ["train"] * 4900 + ["val"] * 50 + ["test"] * 50
+    usable = Counted(range(5000))
+    split_cells(splits, labels, shots=[16], seeds=[1], usable=usable)
+    assert usable.asked == 5 * 16 + 5 * 4 + 50
+
+
+def test_without_a_test_row_that_has_features_there_is_no_cell():
+    labels, splits, folds = [0] * 6, ["train"] * 2 + ["val"] * 2 + ["test"] * 2, [1, 1, 2, 2, 3, 3]
+    with pytest.raises(EmptyInputError, match="2 train and 0 test rows"):
+        split_cells(splits, labels, shots=[1], seeds=[1], usable=range(4))
+    with pytest.raises(EmptyInputError, match="fold 3 has no row with features"):
+        fold_cells(folds, labels, shots=[1], seeds=[1], usable=range(4))

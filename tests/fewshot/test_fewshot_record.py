@@ -14,8 +14,9 @@ from toy_records import result, setting
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.fewshot.arms import METHODS
 from xmodal.fewshot.outcomes import Outcome, summarise
-from xmodal.fewshot.partial import PARTIAL_RECIPE
+from xmodal.fewshot.outputs import kept_runs, write_outputs
 from xmodal.fewshot.record import Record, Setting, read_record, write_record
+from xmodal.fewshot.runs import PARTIAL_RECIPE
 
 FRACTION = st.floats(0, 1)
 NAME = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -27,6 +28,7 @@ OUTCOMES = st.builds(
     val=st.none() | FRACTION,
     chosen=st.dictionaries(NAME, st.integers() | st.floats(allow_nan=False, allow_infinity=False) | NAME, max_size=3),
     shifted=st.dictionaries(NAME, FRACTION, max_size=2),
+    other=st.none(),  # of the audio-visual benchmark, which leaves no records
 )
 RESULTS = st.lists(
     st.builds(summarise, st.sampled_from(METHODS), st.integers(0, 16), st.lists(OUTCOMES, min_size=1, max_size=4)),
@@ -146,9 +148,27 @@ def test_results_that_cannot_come_back_are_not_written(tmp_path: Path) -> None:
         write_record(path, setting(), [replace(right, outcomes=())])
     with pytest.raises(ConfigError, match="gda at 1 shots are not those of its outcomes"):
         write_record(path, setting(), [replace(right, mean=0.5)])
+    paired = tuple(outcome._replace(other=1) for outcome in right.outcomes)
+    with pytest.raises(ConfigError, match="gda at 1 shots is audio-visual"):
+        write_record(path, setting(), [replace(right, outcomes=paired)])
     with pytest.raises(DataError, match="NaN or infinite"):
         write_record(path, setting(), [result("gda", 1, [0.5], chosen=[{"alpha": float("inf")}])])
     assert not path.exists()
+
+
+def test_finished_runs_outlive_a_failure_and_go_with_the_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    right, finished = result("gda", 1, [0.5, 0.25]), kept_runs("fewshot", "dtd") / "run.safetensors"
+    finished.parent.mkdir(parents=True)
+    finished.write_bytes(b"weights")
+    with pytest.raises(EmptyInputError, match="no outcome"):
+        write_outputs("fewshot", "dtd", Record(setting(), (replace(right, outcomes=()),)))
+    assert finished.exists()
+    write_outputs("fewshot", "dtd", Record(setting(), (right,)))
+    assert not finished.parent.exists()
+    assert [path for path in ("metrics", "plots", "outcomes") if not any(Path(path, "fewshot").glob("dtd.*"))] == []
 
 
 def test_the_scale_of_partial_methods_is_the_published_one() -> None:

@@ -14,12 +14,11 @@ from xmodal.fewshot.audiovisual_draws import image_draws, restrict, sound_draws
 from xmodal.fewshot.imagenet_esc import (
     CLASSIFIERS,
     METHODS,
-    AudioVisualOutcome,
-    AudioVisualResult,
     audiovisual_metrics,
     run_audiovisual,
     wins,
 )
+from xmodal.fewshot.outcomes import Outcome, summarise
 from xmodal.fewshot.runs import Recipe, learning_rate
 
 CLASSES, DIM, CLIPS, FOLDS = 12, 24, 8, 5
@@ -50,6 +49,16 @@ def draws_of(data, splits, folds, shots=SHOTS):
         "audio": sound_draws(folds, data.labels["audio"].tolist(), shots=shots),
         "image": image_draws(splits, data.labels["image"].tolist(), shots=shots),
     }
+
+
+def run_of(outcome):
+    """Return the draw of the task and that of the other modality."""
+    return outcome.seed, outcome.other
+
+
+def by_name(results):
+    """Return the results by task, method and shots, in their order."""
+    return {(task, one.method, one.shots): one for task, own in results.items() for one in own}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +129,59 @@ def test_train_val_and_test_are_disjoint_and_have_k_a_class():
             assert sorted(data.labels[task][list(single)].tolist()) == list(range(CLASSES))
 
 
+def test_only_a_picture_without_features_is_drawn_anew():
+    data, splits, _ = toy()
+    labels = data.labels["image"].tolist()
+    whole = image_draws(splits, labels, shots=[2], seeds=[1])
+    (cell,) = whole.cells
+    lost = {cell.train[5], cell.val[2], cell.test[0], whole.singles[0][3]}
+    mended = image_draws(splits, labels, shots=[2], seeds=[1], usable=set(range(len(labels))) - lost)
+    assert mended.cells[0].test == cell.test[1:]
+    parts = [(draws.cells[0].train, draws.cells[0].val, draws.singles[0]) for draws in (whole, mended)]
+    for before, after in zip(*parts, strict=True):
+        changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        assert {old for old, _ in changed} == lost & set(before)
+        for old, new in changed:
+            assert new not in lost
+            assert (splits[new], labels[new]) == (splits[old], labels[old])
+    assert not set(mended.cells[0].train) & set(mended.cells[0].val)
+
+
+def test_only_a_sound_without_features_is_replaced():
+    data, _, folds = toy()
+    labels = data.labels["audio"].tolist()
+    whole = sound_draws(folds, labels, shots=[1, 2])
+    first, second = whole.cells[0], whole.cells[FOLDS]
+    lost = {second.train[0], second.val[3], first.test[0]}
+    mended = sound_draws(folds, labels, shots=[1, 2], usable=set(range(len(labels))) - lost)
+    for before, after in zip(whole.cells, mended.cells, strict=True):
+        assert after.test == tuple(row for row in before.test if row not in lost)
+        taken = {*before.train, *before.val}
+        for part in ("train", "val"):
+            for old, new in zip(getattr(before, part), getattr(after, part), strict=True):
+                free = [
+                    row
+                    for row in range(len(labels))
+                    if (folds[row], labels[row]) == (folds[old], labels[old]) and row not in lost | taken
+                ]
+                assert new == (free[0] if old in lost else old)
+    for fold, (before, after) in enumerate(zip(whole.singles, mended.singles, strict=True), 1):
+        for label, (old, new) in enumerate(zip(before, after, strict=True)):
+            usable = [n for n in range(len(labels)) if (folds[n], labels[n]) == (fold, label) and n not in lost]
+            assert new == (usable[0] if old in lost else old)
+
+
+def test_a_class_with_too_few_sounds_left_has_fewer_and_without_any_is_named():
+    folds, labels = [1, 1, 1, 1, 2, 2, 2, 2], [0] * 8
+    draws = sound_draws(folds, labels, shots=[2], usable={0, 2, 3, 4, 5, 6, 7})
+    assert (draws.cells[0].train, draws.cells[0].val) == ((0,), (2, 3))
+    assert draws.cells[1].test == (0, 2, 3)
+    with pytest.raises(DataError, match="2 shots, fold 1: tested class 0 has no train row"):
+        sound_draws(folds, labels, shots=[2], usable={2, 3, 4, 5, 6, 7})
+    with pytest.raises(DataError, match="1 shots, fold 2: tested class 0 has no train row"):
+        sound_draws([1, 1, 2, 2], [0] * 4, shots=[1], usable={0, 1})
+
+
 def test_restriction_keeps_the_draw_of_all_classes():
     data, splits, folds = toy()
     draws = draws_of(data, splits, folds)["image"]
@@ -134,18 +196,19 @@ def test_restriction_keeps_the_draw_of_all_classes():
 
 
 def test_every_method_has_25_runs(world):
-    results = world[2]
-    assert [(r.task, r.method, r.shots) for r in results] == [
+    results = by_name(world[2])
+    assert list(results) == [
         (task, method, k)
         for task in ("image", "audio")
         for method in METHODS
         for k in ((0,) if method == "text_means" else SHOTS)
     ]
     counts = {"task_means": {5}, "text_means": {1, 5}}
-    for result in results:
+    assert len(results) == sum(map(len, world[2].values()))
+    for result in results.values():
         assert len(result.outcomes) in counts.get(result.method, {25}), result
         if result.method in CLASSIFIERS or result.method == "other_means":
-            assert [o[:2] for o in result.outcomes] == [(s, o) for s in range(1, 6) for o in range(5)]
+            assert [run_of(o) for o in result.outcomes] == [(s, o) for s in range(1, 6) for o in range(5)]
         tests = [outcome.test for outcome in result.outcomes]
         assert (result.mean, result.std) == pytest.approx((np.mean(tests), np.std(tests)))
 
@@ -163,12 +226,11 @@ def test_the_other_modality_helps(world):
 
 def test_wins_are_counted_run_by_run():
     def result(method, tests):
-        outcomes = tuple(AudioVisualOutcome(draw, other, test) for (draw, other), test in tests.items())
-        return AudioVisualResult("image", method, 1, 0.0, 0.0, outcomes)
+        return summarise(method, 1, [Outcome(draw, -1, test, other=other) for (draw, other), test in tests.items()])
 
     alone = result("linear_probe", {(1, 0): 0.5, (1, 1): 0.6, (2, 0): 0.7})
     helped = result("audiovisual", {(2, 0): 0.7, (1, 1): 0.61, (1, 0): 0.4})
-    assert wins([helped, alone]) == {("image", 1): (1, 3)}
+    assert wins([helped, alone]) == {1: (1, 3)}
     assert wins([helped]) == {}
 
 
@@ -176,7 +238,7 @@ def test_class_means_are_the_plain_ones(world):
     data, draws, results = world
     unit = {task: torch.nn.functional.normalize(x.double(), dim=1) for task, x in data.vectors.items()}
     text = torch.nn.functional.normalize(data.texts, dim=1)
-    found = {(r.task, r.method, r.shots): r for r in results}
+    found = by_name(results)
     for task, other in (("image", "audio"), ("audio", "image")):
         for n, outcome in enumerate(found[task, "other_means", 2].outcomes):
             cell = [cell for cell in draws[task].cells if cell.shots == 2][n // 5]
@@ -228,7 +290,7 @@ def test_a_run_is_that_of_a_plain_loop(world):
     recipe, grid = Recipe(steps=30, eval_every=5, warmup_steps=4), Grid((3e-2,), (0.01,), (8,))
     (result, *_) = run_audiovisual(
         data, draws, tasks=["image"], methods=["audiovisual"], grid=grid, recipe=recipe, seed=3
-    )
+    )["image"]
     bench = Bench(data, draws, "cpu")
     for number in (0, 13):
         run = bench.runs("image", 5)[number]
@@ -250,7 +312,7 @@ def test_a_run_is_that_of_a_plain_loop(world):
                 if right[0] > best[0]:
                     best = (right[0], step, right[1])
         outcome = result.outcomes[number]
-        assert (outcome.val, outcome.step, outcome.test) == pytest.approx(best, abs=0.02)
+        assert (outcome.val, outcome.chosen["step"], outcome.test) == pytest.approx(best, abs=0.02)
 
 
 def test_selection_cannot_see_the_test_rows(world):
@@ -272,11 +334,11 @@ def test_selection_cannot_see_the_test_rows(world):
     leaky = run_audiovisual(
         dataclasses.replace(data, labels=labels), one, methods=list(CLASSIFIERS), grid=GRID, recipe=RECIPE
     )
-    before = {(r.task, r.method, r.shots): {o[:2]: o for o in r.outcomes} for r in honest}
+    before = {name: {run_of(o): o for o in result.outcomes} for name, result in by_name(honest).items()}
     changed = 0
-    for result in leaky:
+    for name, result in by_name(leaky).items():
         for outcome in result.outcomes:
-            own = before[result.task, result.method, result.shots][outcome[:2]]
+            own = before[name][run_of(outcome)]
             assert outcome._replace(test=0) == own._replace(test=0)
             changed += outcome.test != own.test
     assert changed > 100
@@ -286,14 +348,14 @@ def test_a_run_does_not_depend_on_what_runs_beside_it(world):
     data, draws, results = world
     few = {task: dataclasses.replace(d, cells=d.cells[3:6]) for task, d in draws.items()}
     found = run_audiovisual(data, few, methods=["allmodal", "linear_probe"], grid=GRID, recipe=RECIPE, repeats=2)
-    before = {(r.task, r.method, r.shots): {o[:2]: o for o in r.outcomes} for r in results}
-    for result in found:
+    before = {name: {run_of(o): o for o in result.outcomes} for name, result in by_name(results).items()}
+    for name, result in by_name(found).items():
         for outcome in result.outcomes:
-            assert outcome == before[result.task, result.method, result.shots][outcome[:2]]
+            assert outcome == before[name][run_of(outcome)]
     again = run_audiovisual(
         data, few, methods=["linear_probe"], tasks=["audio"], grid=GRID, recipe=RECIPE, repeats=2, seed=1
     )
-    assert again[0].outcomes != next(r for r in found if r.task == "audio" and r.method == "linear_probe").outcomes
+    assert again["audio"][0].outcomes != next(r for r in found["audio"] if r.method == "linear_probe").outcomes
 
 
 def test_sounds_alone_have_two_classifiers(world):
@@ -301,9 +363,9 @@ def test_sounds_alone_have_two_classifiers(world):
     alone = AudioVisualData(
         {"audio": data.vectors["audio"]}, {"audio": data.labels["audio"]}, data.texts, data.text_labels
     )
-    found = run_audiovisual(alone, {"audio": draws["audio"]}, grid=GRID, recipe=RECIPE)
+    found = run_audiovisual(alone, {"audio": draws["audio"]}, grid=GRID, recipe=RECIPE)["audio"]
     assert list(dict.fromkeys(r.method for r in found)) == ["linear_probe", "plustext", "text_means", "task_means"]
-    both = {(r.method, r.shots): r for r in results if r.task == "audio"}
+    both = {(r.method, r.shots): r for r in results["audio"]}
     assert all(r.outcomes == both[r.method, r.shots].outcomes for r in found)
     with pytest.raises(ConfigError, match="method for audio 'audiovisual': expected one of linear_probe, plustext"):
         run_audiovisual(alone, {"audio": draws["audio"]}, methods=["audiovisual"])

@@ -12,8 +12,8 @@ from torch import nn
 
 from xmodal.encoders.absorbed import OneQueryBlock, OneQueryPool
 from xmodal.errors import ConfigError, DataError, DivergedError, EmptyInputError
-from xmodal.fewshot.partial import PARTIAL_RECIPE, PARTIAL_VARIANTS, Part, fine_tune, fit_partial
-from xmodal.fewshot.runs import Recipe, Stream, Variant, epoch_batches
+from xmodal.fewshot.partial import PARTIAL_VARIANTS, Part, fine_tune, fit_partial
+from xmodal.fewshot.runs import PARTIAL_RECIPE, Recipe, Stream, Variant, epoch_batches
 from xmodal.fewshot.sweep import sweep
 
 C, T, E, D = 4, 9, 16, 8

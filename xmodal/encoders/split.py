@@ -28,8 +28,6 @@ from xmodal.encoders.text import TextDecoder
 from xmodal.encoders.torch_tower import TorchTower
 from xmodal.errors import ConfigError, WeightsError
 
-__all__ = ["CUT_LAYERS", "Layer", "Split", "load_split", "load_split_tower", "split_image", "split_text"]
-
 TOKENS, PIXELS, END = "tokens", "pixels", "end"
 
 

@@ -5,10 +5,12 @@ A trained method is named by what it is: which modalities train it, where its he
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Literal
 
 from xmodal.errors import ConfigError
 from xmodal.fewshot.peers import PEERS
+from xmodal.fewshot.runs import Variant
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,16 @@ METHODS = (ZERO_SHOT, *ARMS, *PEERS)
 PEERS_OF_TEXTS = ("lp_plus_plus", "clap")
 
 
+def is_partial(method: str) -> bool:
+    """Return whether a method of `METHODS` trains the last layer of a tower.
+
+    Example:
+        >>> is_partial("cross_modal_partial"), is_partial("cross_modal_linear"), is_partial("gda")
+        (True, False, False)
+    """
+    return method in ARMS and ARMS[method].trained == "partial"
+
+
 def needs_texts(method: str) -> bool:
     """Return whether a method of `METHODS` makes no sense without class texts.
 
@@ -83,6 +95,11 @@ class Grid:
         """Refuse an empty axis and batches that cannot be halved."""
         if not (self.lrs and self.weight_decays and self.batches) or min(self.batches) < 2:
             raise ConfigError(f"few-shot grid {self}: expected values on every axis, batches of at least 2")
+
+    @property
+    def variants(self) -> list[Variant]:
+        """Return what is trained on the same batches: learning rates and weight decays, the rates outermost."""
+        return [Variant(lr, decay) for lr, decay in product(self.lrs, self.weight_decays)]
 
 
 LINEAR_GRID = Grid()

@@ -4,11 +4,11 @@ Pictures are drawn by seed as the published index files are; sounds are not draw
 train, the next ones select, and the other folds test. Rows are row numbers of one modality; no features are read.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
-from xmodal.fewshot.cells import Cell, split_cells
+from xmodal.fewshot.cells import Cell, check_classes, mend, renumber, split_cells
 
 SEEDS = (1, 2, 3, 4, 5)  # of the pictures; the benchmark has as many folds of sounds
 
@@ -28,7 +28,12 @@ class TaskDraws:
 
 
 def image_draws(
-    splits: Sequence[str], labels: Sequence[int], *, shots: Sequence[int], seeds: Sequence[int] = SEEDS
+    splits: Sequence[str],
+    labels: Sequence[int],
+    *,
+    shots: Sequence[int],
+    seeds: Sequence[int] = SEEDS,
+    usable: Container[int] | None = None,
 ) -> TaskDraws:
     """Return the draws of pictures with splits train, val and test, those of the published index files.
 
@@ -37,27 +42,32 @@ def image_draws(
         labels: (N,) class of each row.
         shots: shot counts.
         seeds: seeds of the draws.
+        usable: the rows that have features, as `split_cells` takes them; None where all have.
 
     Raises:
         ConfigError, EmptyInputError, DataError: as `split_cells`.
     """
-    cells = split_cells(splits, labels, shots=shots, seeds=seeds)
-    singles = split_cells(splits, labels, shots=[1], seeds=seeds)
+    cells = split_cells(splits, labels, shots=shots, seeds=seeds, usable=usable)
+    singles = split_cells(splits, labels, shots=[1], seeds=seeds, usable=usable)
     return TaskDraws(tuple(cells), tuple(cell.train for cell in singles))
 
 
-def sound_draws(folds: Sequence[int], labels: Sequence[int], *, shots: Sequence[int]) -> TaskDraws:
+def sound_draws(
+    folds: Sequence[int], labels: Sequence[int], *, shots: Sequence[int], usable: Container[int] | None = None
+) -> TaskDraws:
     """Return one draw for each fold: of each class its first k clips train, the next k select, the other folds test.
 
     Args:
         folds: (N,) fold of each row; rows of a class are taken in their order.
         labels: (N,) class of each row.
         shots: shot counts k.
+        usable: the rows that have features; None where all have. Another row is replaced by the first free one of its
+            class and fold that has, so that all others stay what they are; a class without one has fewer.
 
     Raises:
         ConfigError: there are no shots, or a shot count is below 1.
         EmptyInputError: there are fewer than two folds.
-        DataError: a class has fewer than 2 k clips in a fold.
+        DataError: a class has fewer than 2 k clips in a fold, or none that can be used to train or to select.
 
     Source: Lin et al. 2023 (arXiv 2301.06267), cross_modal_adaptation `imagenet_esc.py`.
 
@@ -67,36 +77,36 @@ def sound_draws(folds: Sequence[int], labels: Sequence[int], *, shots: Sequence[
     """
     if not shots or min(shots) < 1:
         raise ConfigError(f"audio-visual: shots {list(shots)}, expected at least one, from 1")
-    if len(set(folds)) < 2:
-        raise EmptyInputError(f"audio-visual: folds {sorted(set(folds))} of sounds, expected at least two")
-    classes = sorted(set(labels))
-    clips: dict[tuple[int, int], list[int]] = {}
-    for row, place in enumerate(zip(folds, labels, strict=True)):
-        clips.setdefault(place, []).append(row)
+    names, classes = sorted(set(folds)), sorted(set(labels))
+    if len(names) < 2:
+        raise EmptyInputError(f"audio-visual: folds {names} of sounds, expected at least two")
+    pool: dict[int, list[int]] = {fold: [row for row, own in enumerate(folds) if own == fold] for fold in names}
+    clips = {fold: [[row for row in rows if labels[row] == label] for label in classes] for fold, rows in pool.items()}
     cells = []
     for k in shots:
-        for fold in sorted(set(folds)):
-            own = [clips.get((fold, label), []) for label in classes]
-            for label, rows in zip(classes, own, strict=True):
+        for fold in names:
+            for label, rows in zip(classes, clips[fold], strict=True):
                 if len(rows) < 2 * k:
                     raise DataError(
                         f"audio-visual: fold {fold} has {len(rows)} clips of class {label}, {k} shots need {2 * k}"
                     )
-            train, val = ([row for rows in own for row in rows[start : start + k]] for start in (0, k))
-            test = [row for row, other in enumerate(folds) if other != fold]
+            drawn = [[row for rows in clips[fold] for row in rows[first : first + k]] for first in (0, k)]
+            taken = {row for part in drawn for row in part}
+            train, val = (mend(part, pool[fold], labels, usable, taken) for part in drawn)
+            check_classes(classes, labels, train, val, f"{k} shots, fold {fold}")
+            test = [row for row, own in enumerate(folds) if own != fold and (usable is None or row in usable)]
             cells.append(Cell(k, fold, -1, tuple(train), tuple(val), tuple(test)))
-    singles = [tuple(clips[fold, label][0] for label in classes) for fold in sorted(set(folds))]
+    firsts = {fold: [rows[0] for rows in clips[fold]] for fold in names}
+    singles = [tuple(mend(firsts[fold], pool[fold], labels, usable, set())) for fold in names]
     return TaskDraws(tuple(cells), tuple(singles))
 
 
-def restrict(draws: TaskDraws, kept: Mapping[int, int]) -> TaskDraws:
-    """Return the draws with the rows of `kept` only, renumbered: old row number to new one.
+def restrict(draws: TaskDraws, kept: Iterable[int]) -> TaskDraws:
+    """Return the draws with rows numbered by their place among those that are kept; others are left out.
 
     Draws are made over all classes of a data set first, because each class moves the stream of the next.
     """
-
-    def rows(old: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(kept[row] for row in old if row in kept)
-
-    cells = tuple(replace(c, train=rows(c.train), val=rows(c.val), test=rows(c.test)) for c in draws.cells)
-    return TaskDraws(cells, tuple(rows(single) for single in draws.singles))
+    kept = list(kept)
+    place = {row: number for number, row in enumerate(kept)}
+    singles = tuple(tuple(place[row] for row in single if row in place) for single in draws.singles)
+    return TaskDraws(tuple(renumber(draws.cells, kept)), singles)

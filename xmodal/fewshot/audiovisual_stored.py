@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from xmodal.datasets.prompts import spoken_name
 from xmodal.errors import DataError, EmptyInputError
+from xmodal.features import SetFeatures
 from xmodal.fewshot.audiovisual_bench import AudioVisualData, Task
 from xmodal.fewshot.audiovisual_draws import TaskDraws, image_draws, restrict, sound_draws
 from xmodal.fewshot.esc_classes import class_pairs
-from xmodal.fewshot.stored import class_prompts, labelled_items
+from xmodal.fewshot.stored import class_prompts, main_rows
 from xmodal.tables import ITEMS, Row, read_table
 
 
@@ -25,7 +27,8 @@ def read_audiovisual(
     """Return the features of every labelled picture and sound of the benchmark's classes, and the draws.
 
     Rows keep the order of the items tables: the first clips of a fold train, and pictures are drawn over all classes of
-    their data set, as the published index files are. A data set without labelled pictures gives sounds alone.
+    their data set, as the published index files are. Draws are over the rows of the tables; an item without a vector is
+    replaced by another one of its class, and moves no other. A data set without labelled pictures gives sounds alone.
 
     Args:
         sounds: `data/<set>` and `features/<encoder>/<set>` of the sounds.
@@ -37,42 +40,56 @@ def read_audiovisual(
     Raises:
         EmptyInputError: there are no labelled sounds in folds, no class prompts, or none of them has a vector.
         ConfigError: it is not clear which subset or template set is meant, or the class set is unknown.
-        DataError: a class of the class set is missing, or a fold has too few clips of a class.
+        DataError: a class of the class set is missing, or has too few items to draw from.
         StoreError: a store cannot be read.
     """
     pairs = class_pairs(class_set) if class_set else None
-    part = _Part("audio", sounds, [pair.sound for pair in pairs] if pairs else None)
+    sound_names = [pair.sound for pair in pairs] if pairs else None
+    picture_names = [pair.picture for pair in pairs] if pairs else None
+    part = _Part("audio", sounds, sound_names)
     if any(row.get("fold") is None for row in part.rows):
         raise EmptyInputError(f"{sounds[0]}: a labelled sound has no fold, expected one for each")
-    kept = part.kept()
-    folds = [part.rows[row]["fold"] for row in kept]
-    draws: dict[Task, TaskDraws] = {"audio": sound_draws(folds, [kept[row] for row in kept], shots=shots)}
-    vectors = {"audio": part.vectors[list(kept)]}
-    labels = {"audio": torch.tensor(list(kept.values()))}
-    names = [pair.picture for pair in pairs] if pairs else None
+    # Sounds are taken as they come, so those of other classes need not be there.
+    named = list(part.class_of)
+    found = [n for n, row in enumerate(named) if row in part.usable]
+    folds = [part.rows[row]["fold"] for row in named]
+    drawn = sound_draws(folds, list(part.class_of.values()), shots=shots, usable=set(found))
+    draws: dict[Task, TaskDraws] = {"audio": restrict(drawn, found)}
+    vectors: dict[Task, Tensor] = {"audio": part.vectors}
+    labels: dict[Task, Tensor] = {"audio": part.labels}
     items = read_table(pictures[0] / "items.parquet", ITEMS).to_dicts()
     if any(row["modality"] == "image" and row.get("label") is not None for row in items):
-        part = _Part("image", pictures, names)
-        drawn = image_draws([row["split"] for row in part.rows], [row["label"] for row in part.rows], shots=shots)
-        kept = part.kept()
-        draws["image"] = restrict(drawn, {row: number for number, row in enumerate(kept)})
-        vectors["image"] = part.vectors[list(kept)]
-        labels["image"] = torch.tensor(list(kept.values()))
-    texts, text_labels = _prompts(pictures, items, names, group)
-    return AudioVisualData(vectors, labels, texts, text_labels), draws  # type: ignore[arg-type]  # keys are tasks
+        part = _Part("image", pictures, picture_names)
+        splits, own_labels = [row["split"] for row in part.rows], [row["label"] for row in part.rows]
+        draws["image"] = restrict(image_draws(splits, own_labels, shots=shots, usable=part.usable), part.kept)
+        vectors["image"], labels["image"] = part.vectors, part.labels
+    texts, text_labels = _prompts(pictures, items, picture_names, group)
+    return AudioVisualData(vectors, labels, texts, text_labels), draws
 
 
 class _Part:
-    """The labelled items of one modality that have a vector, in table order."""
+    """The labelled items of one modality, and the vectors of those that are of the benchmark's classes and have one.
+
+    Attributes:
+        rows: all items of the main subset, in table order; the others number these.
+        usable: the rows that have a vector.
+        class_of: the class in the benchmark by row, of the rows that have one.
+        kept: the rows behind the vectors: those of `class_of` that are usable, in table order.
+        vectors: (n, D) float32, raw.
+        labels: (n,) int64, their classes in the benchmark.
+    """
 
     def __init__(self, modality: Task, place: tuple[Path, Path], names: Sequence[str] | None) -> None:
-        self.names, self.where = names, place[0]
-        self.rows, self.vectors = labelled_items(*place, modality)
-
-    def kept(self) -> dict[int, int]:
-        """Return the class in the benchmark by row number, of the rows that have one."""
-        own = _classes(self.rows, self.names, self.where)
-        return {row: own[item["label"]] for row, item in enumerate(self.rows) if item["label"] in own}
+        self.rows, features = main_rows(place[0], modality), SetFeatures(place[1])
+        ids = [row["id"] for row in self.rows]
+        self.usable = set(features.usable(modality, ids).tolist())
+        if not self.usable:
+            raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
+        own = _classes(self.rows, names, place[0])
+        self.class_of = {row: own[item["label"]] for row, item in enumerate(self.rows) if item["label"] in own}
+        self.kept = [row for row in self.class_of if row in self.usable]
+        self.vectors = torch.from_numpy(features.select(modality, [ids[row] for row in self.kept]).vectors)
+        self.labels = torch.tensor([self.class_of[row] for row in self.kept])
 
 
 def _classes(rows: Sequence[Row], names: Sequence[str] | None, where: Path) -> dict[int, int]:
@@ -88,7 +105,7 @@ def _classes(rows: Sequence[Row], names: Sequence[str] | None, where: Path) -> d
 
 def _prompts(
     place: tuple[Path, Path], items: Sequence[Row], names: Sequence[str] | None, group: str | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Return the raw vectors of the class prompts, (M, D) float32, and their classes, (M,) int64."""
     own = _classes([row for row in items if row.get("label") is not None], names, place[0])
     prompts, vectors = class_prompts(*place, group)

@@ -213,7 +213,6 @@ def _parts(data: FewShotData) -> dict[str, tuple[Tensor, Tensor]]:
     if (data.texts is None) != (data.text_labels is None):
         raise DataError("few-shot: texts without labels, or labels without texts; expected both or neither")
     texts = (data.texts, data.text_labels) if data.texts is not None and data.text_labels is not None else none
-    parts = {"item": (data.items, data.labels), "text": texts}
     if not len(data.items) or (data.texts is not None and not len(texts[0])):
         raise EmptyInputError(f"few-shot: {len(data.items)} items and {len(texts[0])} texts, expected both")
     views = none
@@ -224,9 +223,9 @@ def _parts(data: FewShotData) -> dict[str, tuple[Tensor, Tensor]]:
                 f"few-shot: a view of item {int(data.views.items[wrong][0])}, items are 0 to {len(data.items) - 1}"
             )
         views = data.views.vectors, data.labels[data.views.items]
-    parts = {"item": parts["item"], "view": views, "text": parts["text"]}
-    shifted = {name: (one.items, one.labels) for name, one in data.shifted.items()}
-    for part, (vectors, labels) in {**parts, **shifted}.items():
+    parts = {"item": (data.items, data.labels), "view": views, "text": texts}
+    shifted = [(name, (one.items, one.labels)) for name, one in data.shifted.items()]
+    for part, (vectors, labels) in [*parts.items(), *shifted]:
         if vectors.ndim != 2 or vectors.shape[1] != D or labels.shape != vectors.shape[:1]:
             found = f"{part} vectors {tuple(vectors.shape)}, labels {tuple(labels.shape)}"
             raise DataError(f"few-shot: {found}: expected rows of {D} numbers and a label for each")

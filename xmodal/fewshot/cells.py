@@ -4,7 +4,7 @@ A cell holds row numbers of one feature matrix and nothing else, so that picture
 folds are the same to the protocol. Nothing here reads features.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
@@ -55,7 +55,7 @@ def split_cells(
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
-        EmptyInputError: there is no train or no test row.
+        EmptyInputError: there is no train row, or no test row with features.
         DataError: a class that is tested has no train row or no val row.
 
     Example:
@@ -64,9 +64,9 @@ def split_cells(
     """
     _check_counts(shots, seeds)
     rows = {part: [row for row, split in enumerate(splits) if split == part] for part in ("train", "val", "test")}
-    if not rows["train"] or not rows["test"]:
-        raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(rows['test'])} test rows, expected both")
     test = [row for row in rows["test"] if usable is None or row in usable]
+    if not rows["train"] or not test:
+        raise EmptyInputError(f"few-shot: {len(rows['train'])} train and {len(test)} test rows, expected both")
     tested = {labels[row] for row in test}
     cells = []
     for k in shots:
@@ -79,9 +79,9 @@ def split_cells(
             else:
                 train, val = _draw_disjoint(rows["train"], labels, k, seed)
             taken = {*train, *val}
-            train = _mend(train, rows["train"], labels, usable, taken)
-            val = _mend(val, rows["val"] or rows["train"], labels, usable, taken)
-            _check_classes(tested, labels, train, val, f"{k} shots, seed {seed}")
+            train = mend(train, rows["train"], labels, usable, taken)
+            val = mend(val, rows["val"] or rows["train"], labels, usable, taken)
+            check_classes(tested, labels, train, val, f"{k} shots, seed {seed}")
             cells.append(Cell(k, seed, -1, tuple(train), tuple(val), tuple(test)))
     return cells
 
@@ -109,7 +109,7 @@ def fold_cells(
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
-        EmptyInputError: there are fewer than two folds.
+        EmptyInputError: there are fewer than two folds, or one has no row with features.
         DataError: a class that is tested has fewer than two rows outside the test fold.
 
     Example:
@@ -125,45 +125,56 @@ def fold_cells(
             for fold in sorted(set(folds)):
                 pool = [row for row, own in enumerate(folds) if own != fold]
                 test = [row for row, own in enumerate(folds) if own == fold and (usable is None or row in usable)]
+                if not test:
+                    raise EmptyInputError(f"few-shot: fold {fold} has no row with features, expected some to test on")
                 train, val = _draw_disjoint(pool, labels, k, seed)
                 taken = {*train, *val}
-                train, val = (_mend(part, pool, labels, usable, taken) for part in (train, val))
-                _check_classes({labels[r] for r in test}, labels, train, val, f"{k} shots, seed {seed}, fold {fold}")
+                train, val = (mend(part, pool, labels, usable, taken) for part in (train, val))
+                check_classes({labels[r] for r in test}, labels, train, val, f"{k} shots, seed {seed}, fold {fold}")
                 cells.append(Cell(k, seed, fold, tuple(train), tuple(val), tuple(test)))
     return cells
 
 
-def renumber(cells: Sequence[Cell], kept: Sequence[int]) -> list[Cell]:
-    """Return the cells with rows numbered by their place among those that are kept, which all of theirs are.
+def renumber(cells: Sequence[Cell], kept: Iterable[int]) -> list[Cell]:
+    """Return the cells with rows numbered by their place among those that are kept; others are left out.
 
     Example:
-        >>> renumber([Cell(1, 1, -1, (0,), (2,), (3,))], [0, 2, 3])[0].test
+        >>> renumber([Cell(1, 1, -1, (0,), (2,), (1, 3))], [0, 2, 3])[0].test
         (2,)
     """
     place = {row: number for number, row in enumerate(kept)}
 
     def numbers(rows: Sequence[int]) -> tuple[int, ...]:
-        return tuple(place[row] for row in rows)
+        return tuple(place[row] for row in rows if row in place)
 
     return [replace(one, train=numbers(one.train), val=numbers(one.val), test=numbers(one.test)) for one in cells]
 
 
-def _mend(
+def mend(
     drawn: Sequence[int], pool: Sequence[int], labels: Sequence[int], usable: Container[int] | None, taken: set[int]
 ) -> list[int]:
     """Return the draw with each row that cannot be used replaced by the first free one of its class, if there is one.
 
-    All other rows stay those of the draw over the whole table. `taken` are the rows of the
-    cell, and grows by what is used.
+    All other rows stay those of the draw over the whole table.
+
+    Args:
+        drawn: row numbers.
+        pool: the rows that may replace them, in order.
+        labels: (N,) class of each row.
+        usable: the rows that have features; None where all have.
+        taken: the rows of the cell, which are not free; grows by what is used.
     """
     if usable is None:
         return list(drawn)
     mended = []
     for row in drawn:
-        free = [other for other in pool if labels[other] == labels[row] and other in usable and other not in taken]
-        if row in usable or free:
-            mended.append(row if row in usable else free[0])
-            taken.add(mended[-1])
+        found: int | None = row
+        if row not in usable:
+            free = (other for other in pool if labels[other] == labels[row] and other not in taken and other in usable)
+            found = next(free, None)
+        if found is not None:
+            mended.append(found)
+            taken.add(found)
     return mended
 
 
@@ -188,10 +199,15 @@ def _check_counts(shots: Sequence[int], seeds: Sequence[int]) -> None:
         raise ConfigError(f"few-shot: shots {list(shots)} and seeds {list(seeds)}: expected at least one, shots from 1")
 
 
-def _check_classes(
-    tested: set[int], labels: Sequence[int], train: Sequence[int], val: Sequence[int], where: str
+def check_classes(
+    tested: Collection[int], labels: Sequence[int], train: Sequence[int], val: Sequence[int], where: str
 ) -> None:
+    """Say which class cannot be learnt or selected on.
+
+    Raises:
+        DataError: a class of `tested` has no train row or no val row.
+    """
     for part, rows in (("train", train), ("val", val)):
-        missing = sorted(tested - {labels[row] for row in rows})
+        missing = sorted(set(tested) - {labels[row] for row in rows})
         if missing:
             raise DataError(f"few-shot, {where}: tested class {missing[0]} has no {part} row ({len(missing)} such)")

@@ -7,10 +7,10 @@ from typing import Literal
 
 from xmodal.device import select_device
 from xmodal.features import SetFeatures
-from xmodal.fewshot.arms import ARMS
-from xmodal.fewshot.partial import PARTIAL_RECIPE
-from xmodal.fewshot.protocol import PUBLISHED_RECIPE, run
+from xmodal.fewshot.arms import is_partial
+from xmodal.fewshot.protocol import run
 from xmodal.fewshot.record import Record, Setting
+from xmodal.fewshot.runs import PARTIAL_RECIPE, PUBLISHED_RECIPE
 from xmodal.fewshot.shifted import read_shifted
 from xmodal.fewshot.stored import read_benchmark
 from xmodal.fewshot.stored_towers import layer_of, read_towers
@@ -66,7 +66,7 @@ def evaluate(
         sets, shifted_ids = read_shifted(place[0], *shifted, modality)
         data = replace(data, shifted=sets)
     features = SetFeatures(place[1])
-    if any(method in ARMS and ARMS[method].trained == "partial" for method in methods):
+    if any(is_partial(method) for method in methods):
         stores = {} if shifted is None else {name: (SetFeatures(shifted[1]), ids) for name, ids in shifted_ids.items()}
         data = replace(data, towers=read_towers(encoder_dir, features, modality, found.ids, found.text_ids, stores))
     recipe, partial_recipe = replace(PUBLISHED_RECIPE, steps=steps), replace(PARTIAL_RECIPE, steps=partial_steps)

@@ -9,19 +9,15 @@ will do; without pictures two classifiers are left.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import product
-from typing import NamedTuple, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from xmodal.errors import ConfigError
 from xmodal.fewshot.arms import Grid
 from xmodal.fewshot.audiovisual_bench import OTHER, TASKS, AudioVisualData, Bench, Companion, Run, Task
 from xmodal.fewshot.audiovisual_draws import TaskDraws
-from xmodal.fewshot.protocol import PUBLISHED_RECIPE
-from xmodal.fewshot.runs import Recipe, Trained, Variant
-from xmodal.fewshot.sweep import sweep
+from xmodal.fewshot.outcomes import MethodResult, Outcome, metrics, summarise
+from xmodal.fewshot.runs import PUBLISHED_RECIPE, Recipe, Stream
+from xmodal.fewshot.selection import choose, sweep_grid
 
 Name = TypeVar("Name", bound=str)
 
@@ -39,31 +35,6 @@ AUDIO_GRID = Grid((0.1, 0.01, 1e-3, 1e-4), (0.0, 0.01, 1e-4), (8,))
 REPEATS = 5
 
 
-class AudioVisualOutcome(NamedTuple):
-    """One run: its draw, the number of the other modality's draw, test and val accuracy (fractions), and the choice."""
-
-    draw: int
-    other: int | None
-    test: float
-    val: float | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    batch: int | None = None
-    step: int | None = None
-
-
-@dataclass(frozen=True)
-class AudioVisualResult:
-    """One method at one shot count of one task: mean and population deviation of the test accuracy over its runs."""
-
-    task: Task
-    method: str
-    shots: int
-    mean: float
-    std: float
-    outcomes: tuple[AudioVisualOutcome, ...] = field(repr=False)
-
-
 def run_audiovisual(
     data: AudioVisualData,
     draws: Mapping[Task, TaskDraws],
@@ -75,8 +46,11 @@ def run_audiovisual(
     repeats: int = REPEATS,
     seed: int = 0,
     device: str = "cpu",
-) -> list[AudioVisualResult]:
-    """Train, select and test every method in every run; results by task, method and shot count, in the order given.
+) -> dict[Task, list[MethodResult]]:
+    """Train, select and test every method in every run; results by task, then by method and shots, in the order given.
+
+    Outcomes name the draw of the task by its seed, or by the training fold of sounds, and that of the other modality
+    as `other`.
 
     All vectors are divided by their length first. A run is selected on the val rows of its draw, over steps and grid;
     its test rows are read once. `text_means` has 0 shots.
@@ -104,52 +78,49 @@ def run_audiovisual(
     right validation row takes the first of the grid, not the test accuracy of the run before.
     """
     bench = Bench(data, draws, device)
-    results = []
+    results: dict[Task, list[MethodResult]] = {}
     for task in _checked(tasks, [task for task in TASKS if task in draws], "task"):
         other = OTHER[task] in draws
         allowed = [name for name in METHODS if other or name not in ("audiovisual", "allmodal", "other_means")]
         runs = bench.runs(task, repeats)
+        results[task] = []
         for method in _checked(methods, allowed, f"method for {task}"):
             if method in CLASSIFIERS:
                 outcomes = _train(bench, task, CLASSIFIERS[method], runs, grid, recipe, seed)
             else:
                 outcomes = _without_training(bench, task, method, runs)
-            shots = [0] if method == "text_means" else dict.fromkeys(cell.shots for cell, _ in runs)
-            for k in shots:
-                mine = [outcome for own, outcome in outcomes if own == k]
-                accuracy = np.array([outcome.test for outcome in mine])
-                results.append(
-                    AudioVisualResult(task, method, k, float(accuracy.mean()), float(accuracy.std()), tuple(mine))
-                )
+            for k in dict.fromkeys(shots for shots, _ in outcomes):
+                results[task].append(summarise(method, k, [outcome for shots, outcome in outcomes if shots == k]))
     return results
 
 
-def wins(results: Sequence[AudioVisualResult]) -> dict[tuple[Task, int], tuple[int, int]]:
-    """Return by task and shots in how many runs `audiovisual` is better than `linear_probe`, and of how many."""
+def wins(results: Sequence[MethodResult]) -> dict[int, tuple[int, int]]:
+    """Return by shots in how many runs of a task `audiovisual` is better than `linear_probe`, and of how many."""
     found = {}
-    by_name = {(result.task, result.method, result.shots): result for result in results}
-    for (task, method, shots), result in by_name.items():
-        alone = by_name.get((task, "linear_probe", shots))
+    tests = {
+        (result.method, result.shots): {(outcome.seed, outcome.other): outcome.test for outcome in result.outcomes}
+        for result in results
+    }
+    for (method, shots), helped in tests.items():
+        alone = tests.get(("linear_probe", shots))
         if method == "audiovisual" and alone is not None:
-            tests = {(outcome.draw, outcome.other): outcome.test for outcome in alone.outcomes}
-            better = sum(outcome.test > tests[outcome.draw, outcome.other] for outcome in result.outcomes)
-            found[task, shots] = better, len(result.outcomes)
+            found[shots] = sum(test > alone[run] for run, test in helped.items()), len(helped)
     return found
 
 
-def audiovisual_metrics(results: Sequence[AudioVisualResult]) -> dict[str, float | int]:
-    """Return `<task>.<method>.shots_<k>.mean` and `.std` (fractions), and `<task>.shots_<k>.wins` of `.runs`.
+def audiovisual_metrics(results: Mapping[Task, Sequence[MethodResult]]) -> dict[str, float | int]:
+    """Return `metrics` of each task after its name, and `<task>.shots_<k>.wins` of `.runs`, see `wins`.
 
     Example:
-        >>> audiovisual_metrics([AudioVisualResult("image", "plustext", 1, 0.5, 0.0, ())])
+        >>> audiovisual_metrics({"image": [MethodResult("plustext", 1, 0.5, 0.0, ())]})
         {'image.plustext.shots_1.mean': 0.5, 'image.plustext.shots_1.std': 0.0}
     """
     flat: dict[str, float | int] = {}
-    for result in results:
-        name = f"{result.task}.{result.method}.shots_{result.shots}"
-        flat |= {f"{name}.mean": result.mean, f"{name}.std": result.std}
-    for (task, shots), (better, runs) in wins(results).items():
-        flat |= {f"{task}.shots_{shots}.wins": better, f"{task}.shots_{shots}.runs": runs}
+    for task, own in results.items():
+        flat |= {f"{task}.{key}": value for key, value in metrics(own).items()}
+    for task, own in results.items():
+        for shots, (better, runs) in wins(own).items():
+            flat |= {f"{task}.shots_{shots}.wins": better, f"{task}.shots_{shots}.runs": runs}
     return flat
 
 
@@ -160,11 +131,9 @@ def _checked(wanted: Sequence[Name] | None, known: Sequence[Name], what: str) ->
     return list(known if wanted is None else wanted)
 
 
-def _without_training(
-    bench: Bench, task: Task, method: str, runs: Sequence[Run]
-) -> list[tuple[int, AudioVisualOutcome]]:
+def _without_training(bench: Bench, task: Task, method: str, runs: Sequence[Run]) -> list[tuple[int, Outcome]]:
     """Return shots and outcome of class means as heads; each is counted once, however many runs it stands in."""
-    found: dict[object, tuple[int, AudioVisualOutcome]] = {}
+    found: dict[object, tuple[int, Outcome]] = {}
     for cell, other in runs:
         key: object
         if method == "text_means":  # one for each test set
@@ -175,7 +144,7 @@ def _without_training(
             key, shots, number, rows = (cell, other), cell.shots, other, bench.companions(task, ("other",), other)
         if key not in found:
             test = bench.accuracy(bench.means(rows), bench.rows(task, cell.test))
-            found[key] = shots, AudioVisualOutcome(cell.seed, number, test)
+            found[key] = shots, Outcome(cell.seed, cell.fold, test, other=number)
     return list(found.values())
 
 
@@ -187,20 +156,17 @@ def _train(
     grid: Grid,
     recipe: Recipe,
     seed: int,
-) -> list[tuple[int, AudioVisualOutcome]]:
+) -> list[tuple[int, Outcome]]:
     """Return shots and outcome of each run: sweep, choose by validation, test the chosen head."""
-    variants = [Variant(lr, decay) for lr, decay in product(grid.lrs, grid.weight_decays)]
-    trained: list[dict[tuple[int, int], Trained]] = [{} for _ in runs]
-    for b, batch in enumerate(grid.batches):
-        streams = [bench.stream(task, kinds, run, batch, recipe.steps, seed) for run in runs]
-        for own, found in zip(trained, sweep(bench.row_ND, bench.label_N, streams, variants, recipe), strict=True):
-            own.update({(v, b): one for v, one in enumerate(found)})
+
+    def streams_of(batch: int) -> list[Stream]:
+        return [bench.stream(task, kinds, run, batch, recipe.steps, seed) for run in runs]
+
     outcomes = []
+    trained = sweep_grid(bench.row_ND, bench.label_N, streams_of, grid, recipe)
     for (cell, other), own in zip(runs, trained, strict=True):
-        # max keeps the first of equals, and sorted keys are in grid order.
-        v, b = max(sorted(own), key=lambda key: own[key].val_accuracy)
-        chosen, variant = own[v, b], variants[v]
-        test = bench.accuracy(chosen.weight, bench.rows(task, cell.test))
-        rates = (variant.lr, variant.weight_decay, grid.batches[b], chosen.step)
-        outcomes.append((cell.shots, AudioVisualOutcome(cell.seed, other, test, chosen.val_accuracy, *rates)))
+        best, chosen = choose(grid, own)
+        test = bench.accuracy(own[best].weight, bench.rows(task, cell.test))
+        outcome = Outcome(cell.seed, cell.fold, test, own[best].val_accuracy, chosen, other=other)
+        outcomes.append((cell.shots, outcome))
     return outcomes

@@ -20,6 +20,7 @@ class Outcome(NamedTuple):
         val: accuracy on the validation rows, a fraction; None where there was nothing to select.
         chosen: what was selected on the validation rows, by name: of a trained head lr, weight_decay, batch and step.
         shifted: accuracy on each shifted test set by its name, fractions.
+        other: in the audio-visual benchmark, the number of the draw of the other modality; None where there is none.
     """
 
     seed: int | None
@@ -28,6 +29,7 @@ class Outcome(NamedTuple):
     val: float | None = None
     chosen: Mapping[str, float | int | str] = MappingProxyType({})
     shifted: Mapping[str, float] = MappingProxyType({})
+    other: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,17 @@ class MethodResult:
 
 def summarise(method: str, shots: int, outcomes: Sequence[Outcome]) -> MethodResult:
     """Return the mean and the population standard deviation over the outcomes of a method."""
-    accuracy = np.array([outcome.test for outcome in outcomes])
-    return MethodResult(method, shots, float(accuracy.mean()), float(accuracy.std()), tuple(outcomes))
+    return MethodResult(method, shots, *mean_std([outcome.test for outcome in outcomes]), tuple(outcomes))
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the population standard deviation of at least one value.
+
+    Example:
+        >>> mean_std([0.25, 0.75])
+        (0.5, 0.25)
+    """
+    return float(np.mean(values)), float(np.std(values))
 
 
 def shifted(result: MethodResult) -> dict[str, tuple[float, float]]:
@@ -63,8 +74,7 @@ def shifted(result: MethodResult) -> dict[str, tuple[float, float]]:
         if outcome.shifted.keys() != set(names):
             found, where = sorted(outcome.shifted), f"{result.method} at {result.shots} shots"
             raise DataError(f"{where}: outcomes with the shifted sets {sorted(names)} and {found}, expected the same")
-    columns = {name: np.array([outcome.shifted[name] for outcome in result.outcomes]) for name in names}
-    return {name: (float(accuracy.mean()), float(accuracy.std())) for name, accuracy in columns.items()}
+    return {name: mean_std([outcome.shifted[name] for outcome in result.outcomes]) for name in names}
 
 
 def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
@@ -74,13 +84,13 @@ def metrics(results: Sequence[MethodResult]) -> dict[str, float]:
         >>> metrics([MethodResult("zeroshot", 0, 0.5, 0.0, ())])
         {'zeroshot.shots_0.mean': 0.5, 'zeroshot.shots_0.std': 0.0}
     """
-    flat = {}
+    flat: dict[str, float] = {}
     for result in results:
-        flat[f"{result.method}.shots_{result.shots}.mean"] = result.mean
-        flat[f"{result.method}.shots_{result.shots}.std"] = result.std
-        for name, (mean, std) in shifted(result).items():
-            flat[f"{result.method}.shots_{result.shots}.{name}.mean"] = mean
-            flat[f"{result.method}.shots_{result.shots}.{name}.std"] = std
+        own = f"{result.method}.shots_{result.shots}"
+        accuracies = {own: (result.mean, result.std)}
+        accuracies |= {f"{own}.{name}": accuracy for name, accuracy in shifted(result).items()}
+        for key, (mean, std) in accuracies.items():
+            flat |= {f"{key}.mean": mean, f"{key}.std": std}
     return flat
 
 

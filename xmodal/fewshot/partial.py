@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,11 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from xmodal.errors import ConfigError, DataError, DivergedError, EmptyInputError
-from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, learning_rate
+from xmodal.fewshot.arms import PARTIAL_GRID
+from xmodal.fewshot.runs import PARTIAL_RECIPE, Recipe, Stream, Trained, Variant, learning_rate
 from xmodal.fewshot.support import Fitted
 
-PARTIAL_RECIPE = Recipe(scale=math.exp(4.0))
-PARTIAL_VARIANTS = tuple(Variant(lr, decay) for lr, decay in product((1e-5, 1e-6, 1e-7), (0.0, 1e-3, 1e-5)))
-PARTIAL_BATCH = 8
+PARTIAL_VARIANTS = tuple(PARTIAL_GRID.variants)
 ROWS_AT_A_TIME = 64  # evaluated together: tokens are large
 
 Parameters = dict[str, Tensor]
@@ -73,7 +71,7 @@ def fit_partial(
     Args and errors are those of `fine_tune`.
     """
     runs = fine_tune(items, texts, label_N, stream, variants, recipe)
-    best = choose(runs)
+    best = max(range(len(runs)), key=lambda number: runs[number].head.val_accuracy)  # max keeps the first of equals
     run, variant = runs[best], variants[best]
     rows = features(items.network, run, items.inputs[0].device)
     chosen = {
@@ -83,11 +81,6 @@ def fit_partial(
         "step": run.head.step,
     }
     return Fitted(lambda *inputs: rows(*inputs) @ run.head.weight.T * recipe.scale, run.head.val_accuracy, chosen)
-
-
-def choose(runs: Sequence[PartialRun]) -> int:
-    """Return which run has the highest validation accuracy, the first of equals."""
-    return max(range(len(runs)), key=lambda number: runs[number].head.val_accuracy)  # max keeps the first of equals
 
 
 def features(network: nn.Module, run: PartialRun, device: torch.device) -> Callable[..., Tensor]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,9 @@ from xmodal.fewshot.arms import Arm, Grid
 from xmodal.fewshot.bench import Bench, Towers
 from xmodal.fewshot.cells import Cell
 from xmodal.fewshot.learnt import Learnt
-from xmodal.fewshot.partial import Part, choose, features, fine_tune
-from xmodal.fewshot.runs import Recipe, Variant
+from xmodal.fewshot.partial import Part, PartialRun, features, fine_tune
+from xmodal.fewshot.runs import Recipe
+from xmodal.fewshot.selection import Number, choose
 from xmodal.fewshot.streams import make_stream, refuse_unfit
 
 
@@ -45,21 +45,17 @@ def _train_cell(bench: Bench, towers: Towers, arm: Arm, cell: Cell, grid: Grid, 
     place_N = torch.full((len(bench.label_N),), -1)
     place_N[torch.tensor(numbers)] = torch.arange(len(numbers))
     label_n = bench.label_N[torch.tensor(numbers, device=bench.device)]
-    variants = [Variant(lr, decay) for lr, decay in product(grid.lrs, grid.weight_decays)]
-    found = []
-    for batch in grid.batches:
+    found: dict[Number, PartialRun] = {}
+    for b, batch in enumerate(grid.batches):
         stream = make_stream(bench, arm, cell, batch, recipe.steps, seed)
         if stream is None:
             continue
         local = replace(stream, batches=place_N[stream.batches], val=tuple(place_N[torch.tensor(cell.val)].tolist()))
-        runs = fine_tune(items, texts, label_n, local, variants, recipe)
-        found += [(variant, batch, run) for variant, run in zip(variants, runs, strict=True)]
+        found |= {(v, b): run for v, run in enumerate(fine_tune(items, texts, label_n, local, grid.variants, recipe))}
     if not found:
         refuse_unfit(bench, arm, cell, grid.batches)
-    # In ties the first in the order lr, weight decay, batch, as everywhere.
-    found.sort(key=lambda one: (variants.index(one[0]), one[1]))
-    variant, batch, run = found[choose([run for _, _, run in found])]
-    chosen = {"lr": variant.lr, "weight_decay": variant.weight_decay, "batch": batch, "step": run.head.step}
+    best, chosen = choose(grid, {number: run.head for number, run in found.items()})
+    run = found[best]
     return Learnt(run.head.weight, features(items.network, run, bench.device), recipe.scale, chosen)
 
 

@@ -27,12 +27,9 @@ from xmodal.fewshot.cells import Cell
 from xmodal.fewshot.head_arms import train_heads
 from xmodal.fewshot.learnt import Learnt
 from xmodal.fewshot.outcomes import MethodResult, Outcome, summarise
-from xmodal.fewshot.partial import PARTIAL_RECIPE
 from xmodal.fewshot.partial_arms import train_partial
 from xmodal.fewshot.peers import PEERS
-from xmodal.fewshot.runs import Recipe
-
-PUBLISHED_RECIPE = Recipe()
+from xmodal.fewshot.runs import PARTIAL_RECIPE, PUBLISHED_RECIPE, Recipe
 
 
 def run(

@@ -12,11 +12,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from xmodal.errors import DataError
-from xmodal.fewshot.arms import ARMS, ZERO_SHOT
-from xmodal.fewshot.outcomes import MethodResult, Outcome, shifted
+from xmodal.fewshot.arms import ARMS, ZERO_SHOT, is_partial
+from xmodal.fewshot.outcomes import MethodResult, Outcome, mean_std, shifted
 from xmodal.fewshot.record import Record, Setting
 
 COLUMNS = (
@@ -130,14 +128,12 @@ def view_name(image_views: Sequence[str]) -> str:
 
 def layers(setting: Setting, method: str) -> tuple[int, int]:
     """Return the layers of the image and the text tower that a method trains from; 0 is the final embedding."""
-    partial = method in ARMS and ARMS[method].trained == "partial"
-    return (setting.image_layer, setting.text_layer) if partial else (0, 0)
+    return (setting.image_layer, setting.text_layer) if is_partial(method) else (0, 0)
 
 
 def logit(setting: Setting, method: str) -> float:
     """Return the logarithm of the scale of a method, as the published tables spell it."""
-    partial = method in ARMS and ARMS[method].trained == "partial"
-    return round(math.log(setting.partial_scale if partial else setting.scale), LOGIT_DECIMALS)
+    return round(math.log(setting.partial_scale if is_partial(method) else setting.scale), LOGIT_DECIMALS)
 
 
 def all_results(records: Iterable[Record]) -> Table:
@@ -161,7 +157,7 @@ def domain_shift(records: Sequence[Record]) -> Table:
     rows = [(record.setting, result) for record in records for result in record.results if result.outcomes[0].shifted]
     names = list(dict.fromkeys(name for _, result in rows for name in result.outcomes[0].shifted))
     columns = [f"{name}_acc_{statistic}" for name in names for statistic in ("mean", "std")]
-    return (*COLUMNS, *columns), [row_of(*row) + _shifted_cells(*row, names) for row in rows]
+    return (*COLUMNS, *columns), [row_of(*row) + _shifted_cells(row[1], names) for row in rows]
 
 
 def row_of(setting: Setting, result: MethodResult) -> list[Cell]:
@@ -185,9 +181,9 @@ def row_of(setting: Setting, result: MethodResult) -> list[Cell]:
         logit(setting, result.method),
         own.hyper,
         _hyperparameters(setting, result),
-        *(_mean_std(steps) if steps else (None, None)),
+        *(mean_std(steps) if steps else (None, None)),
         own.eval_type,
-        *(_mean_std(vals) if len(vals) == len(result.outcomes) else (None, None)),
+        *(mean_std(vals) if len(vals) == len(result.outcomes) else (None, None)),
         result.mean,
         result.std,
     ]
@@ -215,10 +211,6 @@ def _hyperparameters(setting: Setting, result: MethodResult) -> str:
     return str(chosen) if any(chosen) else ""
 
 
-def _shifted_cells(setting: Setting, result: MethodResult, names: Sequence[str]) -> list[Cell]:
+def _shifted_cells(result: MethodResult, names: Sequence[str]) -> list[Cell]:
     accuracy = shifted(result)
     return [cell for name in names for cell in accuracy.get(name, (None, None))]
-
-
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    return float(np.mean(values)), float(np.std(values))

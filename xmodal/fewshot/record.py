@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
-from xmodal.fewshot.arms import ARMS, METHODS
+from xmodal.fewshot.arms import METHODS, is_partial
 from xmodal.fewshot.outcomes import MethodResult, Outcome, summarise
-from xmodal.fewshot.runs import Recipe
+from xmodal.fewshot.runs import PARTIAL_RECIPE, Recipe
 from xmodal.files import read_json, write_json
 
-PARTIAL_SCALE = math.exp(4.0)  # the published scale of the methods that train the last layer of a tower
 Kinds = tuple[type, ...]
+_OUTCOME_KINDS: dict[str, Kinds] = {
+    "seed": (int, type(None)),
+    "fold": (int,),
+    "test": (int, float),
+    "val": (int, float, type(None)),
+    "chosen": (dict,),
+    "shifted": (dict,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +55,8 @@ class Setting:
     text_layer: int = 0
     image_views: tuple[str, ...] = ()
     scale: float = Recipe.scale
-    partial_steps: int = Recipe.steps
-    partial_scale: float = PARTIAL_SCALE
+    partial_steps: int = PARTIAL_RECIPE.steps
+    partial_scale: float = PARTIAL_RECIPE.scale
 
     def __post_init__(self) -> None:
         """Refuse what no few-shot stage can have measured, by the name of the field."""
@@ -64,7 +71,7 @@ class Setting:
 
     def steps_of(self, method: str) -> int:
         """Return the updates of each run of a method of `METHODS`."""
-        return self.partial_steps if method in ARMS and ARMS[method].trained == "partial" else self.steps
+        return self.partial_steps if is_partial(method) else self.steps
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,7 @@ def write_record(path: Path, setting: Setting, results: Sequence[MethodResult]) 
 
     Raises:
         EmptyInputError: there is no result, or a result has no outcome.
-        ConfigError: a mean or deviation is not that of the outcomes.
+        ConfigError: a mean or deviation is not that of the outcomes, or these are of the audio-visual benchmark.
         DataError: a value is NaN or infinite.
     """
     for result in results:
@@ -88,6 +95,8 @@ def write_record(path: Path, setting: Setting, results: Sequence[MethodResult]) 
             raise EmptyInputError(f"{path}: {_name(result)} has no outcome, expected at least one")
         if summarise(result.method, result.shots, result.outcomes) != result:
             raise ConfigError(f"{path}: mean and std of {_name(result)} are not those of its outcomes")
+        if any(outcome.other is not None for outcome in result.outcomes):
+            raise ConfigError(f"{path}: {_name(result)} is audio-visual, and a record is of one modality")
     if not results:
         raise EmptyInputError(f"{path}: no few-shot results, expected at least one")
     write_json(
@@ -99,7 +108,8 @@ def write_record(path: Path, setting: Setting, results: Sequence[MethodResult]) 
                     "method": result.method,
                     "shots": result.shots,
                     "outcomes": [
-                        outcome._asdict() | {"chosen": dict(outcome.chosen), "shifted": dict(outcome.shifted)}
+                        {name: getattr(outcome, name) for name in _OUTCOME_KINDS}
+                        | {"chosen": dict(outcome.chosen), "shifted": dict(outcome.shifted)}
                         for outcome in result.outcomes
                     ],
                 }
@@ -184,15 +194,7 @@ def _read_result(value: Any, where: str) -> MethodResult:
 
 
 def _read_outcome(value: Any, where: str) -> Outcome:
-    kinds: dict[str, Kinds] = {
-        "seed": (int, type(None)),
-        "fold": (int,),
-        "test": (int, float),
-        "val": (int, float, type(None)),
-        "chosen": (dict,),
-        "shifted": (dict,),
-    }
-    found = _fields(value, kinds, where)
+    found = _fields(value, _OUTCOME_KINDS, where)
     for name, choice in found["chosen"].items():
         _check_kind(choice, (int, float, str), f"{where}.chosen.{name}")
     fractions = {"test": found["test"], "val": found["val"]} | {

@@ -44,6 +44,10 @@ class Recipe:
             raise ConfigError(f"few-shot recipe: warmup_steps is {self.warmup_steps}, expected at least 0")
 
 
+PUBLISHED_RECIPE = Recipe()
+PARTIAL_RECIPE = Recipe(scale=math.exp(4.0))  # of the methods that train the last layer of a tower
+
+
 @dataclass(frozen=True)
 class Variant:
     """What runs on the same batches differ in: the learning rate, above 0, and the (decoupled) weight decay."""

@@ -121,21 +121,6 @@ def labelled_rows(data_dir: Path, modality: Modality) -> list[Row]:
     return rows
 
 
-def labelled_items(data_dir: Path, features_dir: Path, modality: Modality) -> tuple[list[Row], Tensor]:
-    """Return the labelled items of the main subset that have a vector, in table order, and these, (N, D) float32, raw.
-
-    Raises:
-        EmptyInputError: no item of this modality has a label, or none of them has a vector.
-        ConfigError: it is not clear which subset is meant.
-        StoreError: the store cannot be read.
-    """
-    rows, features = main_rows(data_dir, modality), SetFeatures(features_dir)
-    chosen = features.select(modality, [row["id"] for row in rows])
-    if not len(chosen.rows):
-        raise EmptyInputError(f"{features.path(modality)}: no labelled item has a vector")
-    return [rows[position] for position in chosen.rows], torch.from_numpy(chosen.vectors)
-
-
 def class_prompts(data_dir: Path, features_dir: Path, group: str | None) -> tuple[list[Row], Tensor]:
     """Return the class prompts of one template set that have a vector, and these, (M, D) float32, raw.
 

@@ -1,7 +1,7 @@
 """The few-shot parts of the report: methods by shots, curves, averages, shifted test sets, the paper, two modalities.
 
 Metrics come from the few-shot stages, tables from `plots/fewshot_tables/`, in the columns that
-`xmodal.fewshot.published`, `averages` and `paper` write.
+`xmodal.fewshot.averages` and `paper` write.
 """
 
 import re
@@ -17,6 +17,7 @@ TABLES = "fewshot_tables"
 MEAN_ROW = "Mean Test Acc/Std"
 SHOTS = re.compile(r"(?P<method>.+)\.shots_(?P<shots>\d+)\.(?P<statistic>mean|std)")
 ONE_COUNT = re.compile(r"(?P<method>.+)\.(?P<statistic>shots|mean|std)")
+SHIFTED = re.compile(r"(?P<method>[^.]+)\.(?:shots_(?P<shots>\d+)\.)?(?P<set>.+)\.(?P<statistic>mean|std)")
 WINS = re.compile(r"shots_(?P<shots>\d+)\.(?P<statistic>wins|runs)")
 TASK = re.compile(r"(?:(?P<set>.+)\.)?(?P<task>image|audio)\.(?P<rest>.+)")
 VERDICTS = {"agrees": Mark("✓ agrees", "good"), "differs": Mark("✗ differs", "bad")}
@@ -33,11 +34,11 @@ def fewshot(results: Results) -> str:
             found, rest = _accuracies(metrics)
             parts += [heading(f"{name}{note}"), _by_shots(found)]
             parts += _curves(results, f"{stage}/{name}.csv", f"{name}{note}", found)
-            parts += [folded("Other values", table(["key", "value"], plain(rest).items()))] if rest else []
+            parts += _others(rest)
     if parts:
-        parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds."))
+        parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds and folds."))
     parts += _averages(results) + _domain_shift(results) + _paper(results)
-    shown = results.pictures_of(*(f"{stage}/" for stage in (*STAGES, TABLES)))
+    shown = results.pictures_of(*(f"{stage}/" for stage in (*STAGES, "domain_shift", TABLES)))
     parts += [picture(data, path) for path, data in shown.items()]
     return "\n".join(parts)
 
@@ -57,7 +58,7 @@ def audiovisual(results: Results) -> str:
             parts += [_by_shots(found)] if found else []
             parts += _wins(rest)
             rest = {key: value for key, value in rest.items() if not WINS.fullmatch(key)}
-            parts += [folded("Other values", table(["key", "value"], plain(rest).items()))] if rest else []
+            parts += _others(rest)
     if parts:
         text = "Test accuracy, mean and standard deviation over runs. The image task learns to classify pictures with "
         parts.insert(0, paragraph(text + "single sounds as help, the audio task sounds with single pictures."))
@@ -78,6 +79,11 @@ def _accuracies(metrics: Metrics) -> tuple[Accuracies, Metrics]:
         else:
             rest[key] = value
     return found, rest
+
+
+def _others(rest: Metrics) -> list[str]:
+    """Return the metrics that no table shows, folded."""
+    return [folded("Other values", table(["key", "value"], plain(rest).items()))] if rest else []
 
 
 def _by_shots(found: Accuracies) -> str:
@@ -133,21 +139,25 @@ def _averages(results: Results) -> list[str]:
 
 
 def _domain_shift(results: Results) -> list[str]:
-    path = f"{TABLES}/domain_shift.csv"
-    if not (lines := results.tables.get(path, [])):
-        return []
-    known = [name for name in lines[0] if name.endswith("_acc_mean") and name not in ("val_acc_mean", "test_acc_mean")]
-    shifted = [name.removesuffix("_acc_mean") for name in known]
-    labels = {"modality": "modality", "init": "start", "hyper": "trained", "eval_type": "evaluated", "shots": "shots"}
-    groups: dict[str, list[list[Cell]]] = {}
-    for line in lines:
-        where = ", ".join(_text(line, name, path) for name in ("dataset", "clip_encoder", "image_aug", "text_aug"))
-        cells = [_mean_std(_statistics(line, f"{name}_acc", path)) for name in ("test", *shifted)]
-        groups.setdefault(where, []).append([*(_text(line, name, path) for name in labels), *cells])
-    parts = [heading("Shifted test sets")]
-    parts += [paragraph("Heads chosen on the source's validation rows, tested on shifted sets; ± over seeds.")]
-    for where, rows in groups.items():
-        parts += [paragraph(where), table([*labels.values(), "source", *shifted], rows)]
+    """Return one table a task: each method and shot count on the test rows of its own data set and on shifted ones."""
+    parts = []
+    for task, metrics in results.metrics.get("domain_shift", {}).items():
+        own, others = _accuracies(metrics)
+        sets: dict[str, Accuracies] = {}
+        rest: Metrics = {}
+        for key, value in others.items():
+            if match := SHIFTED.fullmatch(key):
+                shots = int(match["shots"] or metrics.get(f"{match['method']}.shots", 0))
+                cell = sets.setdefault(match["set"], {}).setdefault((match["method"], shots), {})
+                cell[match["statistic"]] = value
+            else:
+                rest[key] = value
+        columns = own, *sets.values()
+        rows: list[list[Cell]] = [[*key, *(_mean_std(column.get(key, {})) for column in columns)] for key in own]
+        parts += [paragraph(f"Task {task}"), table(["method", "shots", "own test set", *sets], rows), *_others(rest)]
+    if parts:
+        text = "Learnt and chosen on one data set, tested on others of its classes too; ± over seeds."
+        parts = [heading("Shifted test sets"), paragraph(text), *parts]
     return parts
 
 

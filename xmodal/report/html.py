@@ -65,7 +65,7 @@ def escape(text: object) -> str:
 
 
 def format_cell(value: Cell) -> str:
-    """Return a value as the tables show it: fractions with three decimals, counts whole, nothing for None.
+    """Return a value as the tables show it: fractions with three decimals unless all are 0, counts whole, None empty.
 
     Example:
         >>> format_cell(0.81666), format_cell(480), format_cell(480.0), format_cell(12.5), format_cell(None)
@@ -79,6 +79,8 @@ def format_cell(value: Cell) -> str:
         return value
     if isinstance(value, int) or (value.is_integer() and abs(value) > 1):
         return f"{int(value)}"
+    if 0 < abs(value) < 0.0005:
+        return f"{value:.1e}"
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.4g}"
 
 

@@ -50,6 +50,7 @@ def zeroshot(results: Results) -> str:
     sets = results.metrics.get("zeroshot", {})
     if not sets:
         return ""
+    compared = any(reference_of(name) for name in sets)
     rows: list[list[Cell]] = []
     for name, metrics in sets.items():
         prefixes = ["", *sorted({key.removesuffix("top1") for key in metrics if key.endswith(".top1")})]
@@ -57,8 +58,9 @@ def zeroshot(results: Results) -> str:
             reference = (reference_of(name) if not prefix else None) or (None, None)
             label = f"{name} {prefix.rstrip('.')}".strip()
             keys = ("top1", "top5", "mean_per_class_recall", "n", "n_classes")
-            rows.append([label, *(metrics.get(prefix + key) for key in keys), *reference])
-    columns = ["data set", "top-1", "top-5", "mean per class", "items", "classes", "clip-training top-1", "top-5"]
+            rows.append([label, *(metrics.get(prefix + key) for key in keys), *(reference if compared else ())])
+    columns = ["data set", "top-1", "top-5", "mean per class", "items", "classes"]
+    columns += ["clip-training top-1", "clip-training top-5"] if compared else []
     parts = [
         paragraph("The classifier is the class names in templates. Shifted sets are scored over their own classes."),
         table(columns, rows),
@@ -116,7 +118,7 @@ def decode(results: Results) -> str:
 
 def others(results: Results) -> str:
     """Every other stage, as tables of its values."""
-    shown = {"zeroshot", "retrieval", "fewshot", "fewshot_audio", "fewshot_audiovisual", "decode"}
+    shown = {"zeroshot", "retrieval", "fewshot", "fewshot_audio", "domain_shift", "fewshot_audiovisual", "decode"}
     parts = []
     for stage, names in results.metrics.items():
         if stage in shown:
@@ -127,9 +129,11 @@ def others(results: Results) -> str:
 
 
 def _by_name(title: str, names: Mapping[str, Metrics]) -> str:
-    """Return one row per name where the keys fit into columns, else one row per key."""
+    """Return one row per name where the keys fit into columns, else one row per key, and that alone without names."""
     keys = list(dict.fromkeys(key for metrics in names.values() for key in metrics))
     cells = {name: plain(metrics) for name, metrics in names.items()}
+    if list(names) == [""]:
+        return table(["key", "value"], cells[""].items())
     if len(keys) <= MAX_COLUMNS:
         return table([title, *keys], [[name, *(own.get(key) for key in keys)] for name, own in cells.items()])
     return table(["key", *names], [[key, *(own.get(key) for own in cells.values())] for key in keys])
