@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 from toy import item, prompt, write_set, write_store
 
-from xmodal.errors import EmptyInputError
+from xmodal.datasets.index_file import index_name, write_index
+from xmodal.datasets.split_file import SPLITS
+from xmodal.errors import EmptyInputError, SplitMismatchError
 from xmodal.fewshot.arms import ARMS, Grid
 from xmodal.fewshot.arms import METHODS as ALL_METHODS
 from xmodal.fewshot.cells import fold_cells, renumber, split_cells
 from xmodal.fewshot.protocol import run
 from xmodal.fewshot.runs import Recipe
-from xmodal.fewshot.stored import read_benchmark
+from xmodal.fewshot.sampler import Shots
+from xmodal.fewshot.stored import main_rows, read_benchmark
 
 CLASSES, DIM, EACH = 3, 5, 4
 METHODS = [name for name in ALL_METHODS if name not in ARMS or ARMS[name].trained != "partial"]
@@ -88,3 +91,27 @@ def test_one_template_set_is_used_the_hand_crafted_one_first(tmp_path: Path) -> 
     assert data.texts.tolist() == [[5.0, 6.0], [7.0, 8.0]]
     data, *_ = read_benchmark(tmp_path / "data", tmp_path / "features", "image", group="ensemble", **arguments)
     assert data.texts.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_index_files_of_the_data_set_are_its_draws_and_the_others_are_drawn(world):
+    data_dir, features_dir = world
+    drawn = read_benchmark(data_dir, features_dir, "image", shots=[1, 2], seeds=[1])
+    rows = main_rows(data_dir, "image")
+    entries = {part: [(r["path"], r["label"], r["class_name"]) for r in rows if r["split"] == part] for part in SPLITS}
+    mine = Shots(tuple(range(3, 3 + CLASSES)), tuple(range(3, 3 + CLASSES)))
+    write_index(data_dir / "indices" / index_name(1, 1), entries, mine)
+    found = read_benchmark(data_dir, features_dir, "image", shots=[1, 2], seeds=[1])
+    ids = {part: [r["id"] for r in rows if r["split"] == part] for part in SPLITS}
+    assert [found.ids[row] for row in found.cells[0].train] == [ids["train"][n] for n in mine.train]
+    assert [found.ids[row] for row in found.cells[0].val] == [ids["val"][n] for n in mine.val]
+    assert [found.ids[r] for r in found.cells[1].train] == [drawn.ids[r] for r in drawn.cells[1].train]
+
+
+def test_an_index_file_of_another_split_is_named(world):
+    data_dir, features_dir = world
+    rows = main_rows(data_dir, "image")
+    entries = {part: [(r["path"], r["label"], r["class_name"]) for r in rows if r["split"] == part] for part in SPLITS}
+    other = {part: entries[part][::-1] for part in entries}
+    write_index(data_dir / "indices" / index_name(1, 1), other, Shots((0, 1, 2), (0, 1, 2)))
+    with pytest.raises(SplitMismatchError, match=r"shot_1-seed_1.json: train: data\[0\] is .*drawn from another split"):
+        read_benchmark(data_dir, features_dir, "image", shots=[1], seeds=[1])

@@ -4,7 +4,7 @@ A cell holds row numbers of one feature matrix and nothing else, so that picture
 folds are the same to the protocol. Nothing here reads features.
 """
 
-from collections.abc import Collection, Container, Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError
@@ -39,6 +39,7 @@ def split_cells(
     shots: Sequence[int],
     seeds: Sequence[int],
     usable: Container[int] | None = None,
+    draws: Mapping[tuple[int, int], Shots] | None = None,
 ) -> list[Cell]:
     """Return one cell per shot count and seed for a data set with splits train, val and test; shots outermost.
 
@@ -52,6 +53,8 @@ def split_cells(
         seeds: seeds of the draws.
         usable: the rows that have features; None where all have. Draws are over all rows, so that they are the
             published ones; a drawn row without features is replaced by the first free row of its class that has.
+        draws: draws made elsewhere by shot count and seed, as positions among the train and the val rows; those that
+            are not there are drawn.
 
     Raises:
         ConfigError: there are no shots or no seeds, or a shot count is below 1.
@@ -71,8 +74,9 @@ def split_cells(
     cells = []
     for k in shots:
         for seed in seeds:
-            if rows["val"]:
-                drawn = sample_shots(
+            drawn = (draws or {}).get((k, seed))
+            if drawn is not None or rows["val"]:
+                drawn = drawn or sample_shots(
                     *([labels[r] for r in rows[part]] for part in ("train", "val")), shots=k, seed=seed
                 )
                 train, val = [rows["train"][i] for i in drawn.train], [rows["val"][i] for i in drawn.val]

@@ -1,7 +1,6 @@
 """The split of any labelled pictures: read from a split file or a data set, or made anew.
 
-What is drawn from a split is in
-`sampler`, how it is written in `xmodal.datasets.split_file` and `index_file`.
+What is drawn from a split is in `sampler`, how it is written in `xmodal.datasets.split_file` and `index_file`.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from xmodal.datasets.split_file import SPLITS, read_split
 from xmodal.datasets.splitting import split_off_val, split_three
 from xmodal.errors import ConfigError, DataError, EmptyInputError
 from xmodal.features import choose_subset
-from xmodal.fewshot.stored import MAIN_SUBSET
+from xmodal.fewshot.stored import MAIN_SUBSET, split_path
 from xmodal.tables import Row
 
 Recipe = Literal["three", "val"]
@@ -45,7 +44,7 @@ def read_splits(source: Path) -> dict[str, list[Entry]]:
             f"{source}: {len(unsplit)} of {len(rows)} pictures have no split, such as {unsplit[0]}; "
             "`xmodal fewshot split` makes one"
         )
-    rows = [{**row, "path": row["id"]} if row["path"].endswith(f"/{row['id']}") else row for row in rows]
+    rows = [{**row, "path": split_path(row)} for row in rows]
     return {part: _entries([row for row in rows if row["split"] == part]) for part in SPLITS}
 
 

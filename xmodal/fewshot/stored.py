@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from xmodal.class_prompts import HAND_CRAFTED, read_prompts
+from xmodal.datasets.index_file import index_name, read_index
+from xmodal.datasets.listing import INDEX_FOLDER
 from xmodal.encoders.protocol import Modality
 from xmodal.errors import EmptyInputError, StoreError
 from xmodal.features import SetFeatures, choose_subset
 from xmodal.fewshot.bench import FewShotData, Views
 from xmodal.fewshot.cells import Cell, fold_cells, renumber, split_cells
+from xmodal.fewshot.sampler import Shots
 from xmodal.sources import view_id
 from xmodal.tables import ITEMS, Row, read_table
 
@@ -51,9 +54,10 @@ def read_benchmark(
 ) -> Benchmark:
     """Return one cell per shot count, seed and fold, and the features of every labelled item in them.
 
-    Sets with folds are cross-validated over them; others use their splits train, val and test. Draws are over the rows
-    of the items table, in its order, so they are those of the published index files; a drawn item that has no vector is
-    replaced by another one of its class. An encoder that has embedded no texts gives a benchmark without texts.
+    Sets with folds are cross-validated over them; others use their splits train, val and test. Draws are those of the
+    index files that the data set brings, else those of the sampler over the rows of the items table, in its order, so
+    that they are the published ones; a drawn item that has no vector is replaced by another one of its class. An
+    encoder that has embedded no texts gives a benchmark without texts.
 
     Args:
         data_dir: `data/<set>`, with its tables.
@@ -67,7 +71,7 @@ def read_benchmark(
     Raises:
         EmptyInputError: no item of this modality has a label and a vector, or the set has no class prompts.
         ConfigError: it is not clear which subset is meant, or there is no template set of that name.
-        DataError: a class has too few items.
+        DataError: a class has too few items, or an index file has another form (SplitMismatchError: another split).
         StoreError: a store cannot be read, or has no such view.
     """
     rows, features = main_rows(data_dir, modality), SetFeatures(features_dir)
@@ -78,7 +82,9 @@ def read_benchmark(
     if all(row.get("fold") is not None for row in rows):
         cells = fold_cells([row["fold"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
     else:
-        cells = split_cells([row["split"] for row in rows], labels, shots=shots, seeds=seeds, usable=usable)
+        draws = read_draws(data_dir, rows, shots=shots, seeds=seeds)
+        splits = [row["split"] for row in rows]
+        cells = split_cells(splits, labels, shots=shots, seeds=seeds, usable=usable, draws=draws)
     # Only what is drawn or tested is read: a train split may have a million rows.
     read = sorted({row for cell in cells for part in (cell.train, cell.val, cell.test) for row in part})
     cells, rows = renumber(cells, read), [rows[position] for position in read]
@@ -94,6 +100,43 @@ def read_benchmark(
         seen, view_ids = _read_views(features, modality, ids, train, views)
         data, ids = replace(data, views=seen), [*ids, *view_ids]
     return Benchmark(data, cells, ids, text_ids, found_group)
+
+
+def read_draws(
+    data_dir: Path, rows: Sequence[Row], *, shots: Sequence[int], seeds: Sequence[int]
+) -> dict[tuple[int, int], Shots]:
+    """Return the draws of the index files that a data set brings, by shot count and seed.
+
+    Args:
+        data_dir: `data/<set>`, whose folder `indices` holds `shot_<k>-seed_<s>.json` where there are any.
+        rows: its labelled items in table order, the order of its split file.
+        shots: the shot counts wanted.
+        seeds: the seeds wanted.
+
+    Raises:
+        DataError: an index file has another form.
+        SplitMismatchError: an index file was drawn from another split.
+    """
+    paths = {(k, seed): data_dir / INDEX_FOLDER / index_name(k, seed) for k in shots for seed in seeds}
+    there = {key: path for key, path in paths.items() if path.is_file()}
+    if not there:
+        return {}
+    split = {
+        part: [(split_path(row), row["label"], row["class_name"]) for row in rows if row["split"] == part]
+        for part in ("train", "val")
+    }
+    return {key: read_index(path, split) for key, path in there.items()}
+
+
+def split_path(row: Row) -> str:
+    """Return the path of an item in its split file: its id where that ends its path, as prepared split files have it.
+
+    Example:
+        >>> split_path({"id": "cat/1.jpg", "path": "images/cat/1.jpg"}), split_path({"id": "7", "path": "cat/1.jpg"})
+        ('cat/1.jpg', 'cat/1.jpg')
+    """
+    path: str = row["path"]
+    return str(row["id"]) if path.endswith(f"/{row['id']}") else path
 
 
 def main_rows(data_dir: Path, modality: Modality) -> list[Row]:
