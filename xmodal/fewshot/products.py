@@ -1,4 +1,4 @@
-"""Products of streams: the same bits for a stream whatever else is in its block.
+"""Products of streams: the same bits for a stream whatever else is in its block. And large products of rows by rows.
 
 A CPU library picks its way through a product by the shapes and by where the result begins in memory. So every stream
 has a product of its own there, into memory that begins at a cache line. On a GPU one batched product serves all
@@ -11,7 +11,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
+# Multiplications from which another library earns the copies that it needs.
+LARGE = 2**23
 # Numbers of float32 in a cache line of 64 bytes, where torch begins every tensor.
 LINE = 16
 Parts = Tensor | tuple[Tensor, ...]
@@ -48,6 +51,36 @@ def multiply(left: Parts, right: Parts, out: Parts) -> None:
     product = torch.mm if out[0].ndim == 2 else torch.matmul
     for own_left, own_right, own_out in zip(left, right, out, strict=True):
         product(own_left, own_right, out=own_out)
+
+
+def inner(left_RK: Tensor, right_QK: Tensor) -> Tensor:
+    """Return the inner products (R, Q) of the rows of two matrices, `left @ right.T`.
+
+    On a CPU torch multiplies with MKL, which leaves half of the width of AMD's vector units unused; oneDNN does not. So
+    large float32 products go there, and differ from those of MKL in rounding. An operand of many products may be
+    `packed` once.
+
+    Example:
+        >>> inner(torch.eye(2), torch.tensor([[1.0, 2.0]])).tolist()
+        [[1.0], [2.0]]
+    """
+    if (left_RK.is_mkldnn or right_QK.is_mkldnn) or (
+        _takes(left_RK) and _takes(right_QK) and len(left_RK) * right_QK.numel() >= LARGE
+    ):
+        return linear(packed(left_RK), packed(right_QK)).to_dense()
+    return left_RK @ right_QK.T
+
+
+def packed(row_RK: Tensor) -> Tensor:
+    """Return a copy of a matrix for `inner` alone, or the matrix itself where that has no use for a copy."""
+    # The conversion is slow for a transposed matrix.
+    return row_RK.contiguous().to_mkldnn() if _takes(row_RK) else row_RK
+
+
+def _takes(row_RK: Tensor) -> bool:
+    """Return whether oneDNN is there for a dense matrix."""
+    on_cpu = row_RK.device.type == "cpu" and row_RK.dtype == torch.float32 and not row_RK.is_mkldnn
+    return on_cpu and torch.backends.mkldnn.is_available()
 
 
 def whole_lines(tensor: Tensor) -> tuple[Tensor, ...]:
