@@ -68,9 +68,9 @@ def _correction(kernel_RM: Tensor, factor_MM: Tensor, residual_MC: Tensor, group
     coefficient_LK = series(group, residual_MC.dtype).to(residual_MC)
     seen_LRC = residual_MC.new_zeros(len(group.lambdas), len(kernel_RM), residual_MC.shape[1])
     kernel_RM = packed(kernel_RM)
-    vectors = chebyshev_vectors(factor_MM, group.centre, residual_MC)
-    for coefficient_L, vector_MC in zip(coefficient_LK.T, vectors, strict=False):
-        seen_RC = inner(kernel_RM, vector_MC.T)
+    vectors = chebyshev_vectors(factor_MM, group.centre, residual_MC, coefficient_LK.shape[1])
+    for coefficient_L, vector_CM in zip(coefficient_LK.T, vectors, strict=True):
+        seen_RC = inner(kernel_RM, vector_CM)
         for seen, coefficient in zip(seen_LRC, coefficient_L.tolist(), strict=True):
             seen.add_(seen_RC, alpha=coefficient)
     return seen_LRC
