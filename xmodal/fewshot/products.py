@@ -11,10 +11,11 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-# Multiplications from which another library earns the copies that it needs.
-LARGE = 2**23
+# None where torch was built without oneDNN.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+# Multiplications from which oneDNN's start is no longer felt.
+LARGE = 2**20
 # Numbers of float32 in a cache line of 64 bytes, where torch begins every tensor.
 LINE = 16
 Parts = Tensor | tuple[Tensor, ...]
@@ -54,33 +55,20 @@ def multiply(left: Parts, right: Parts, out: Parts) -> None:
 
 
 def inner(left_RK: Tensor, right_QK: Tensor) -> Tensor:
-    """Return the inner products (R, Q) of the rows of two matrices, `left @ right.T`.
+    """Return the inner products (R, Q) of the rows of two matrices, `left @ right.T`; any strides will do.
 
-    On a CPU torch multiplies with MKL, which leaves half of the width of AMD's vector units unused; oneDNN does not. So
-    large float32 products go there, and differ from those of MKL in rounding. An operand of many products may be
-    `packed` once.
+    On a CPU torch multiplies float32 with MKL, which leaves half of the width of AMD's vector units unused; oneDNN,
+    which torch keeps for its compiled layers, does not. So large products go there, and differ in rounding.
 
     Example:
         >>> inner(torch.eye(2), torch.tensor([[1.0, 2.0]])).tolist()
         [[1.0], [2.0]]
     """
-    if (left_RK.is_mkldnn or right_QK.is_mkldnn) or (
-        _takes(left_RK) and _takes(right_QK) and len(left_RK) * right_QK.numel() >= LARGE
-    ):
-        return linear(packed(left_RK), packed(right_QK)).to_dense()
+    single = left_RK.dtype == right_QK.dtype == torch.float32 and left_RK.device.type == "cpu"
+    if single and ONEDNN_LINEAR is not None and len(left_RK) * right_QK.numel() >= LARGE:
+        product_RQ: Tensor = ONEDNN_LINEAR(left_RK, right_QK, None, "none", [], "")
+        return product_RQ
     return left_RK @ right_QK.T
-
-
-def packed(row_RK: Tensor) -> Tensor:
-    """Return a copy of a matrix for `inner` alone, or the matrix itself where that has no use for a copy."""
-    # The conversion is slow for a transposed matrix.
-    return row_RK.contiguous().to_mkldnn() if _takes(row_RK) else row_RK
-
-
-def _takes(row_RK: Tensor) -> bool:
-    """Return whether oneDNN is there for a dense matrix."""
-    on_cpu = row_RK.device.type == "cpu" and row_RK.dtype == torch.float32 and not row_RK.is_mkldnn
-    return on_cpu and torch.backends.mkldnn.is_available()
 
 
 def whole_lines(tensor: Tensor) -> tuple[Tensor, ...]:

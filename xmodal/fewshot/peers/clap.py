@@ -81,7 +81,7 @@ def loss_gradient(
     # Only what turns the unit vector changes the logits: along it a vector has the slope residual . logits / length.
     along_C1 = torch.linalg.vecdot(residual_CB, logit_CB)[:, None] / (len(label_B) * length_C1.square())
     pull_C1 = (2 / len(prototype_CD)) * multiplier_C[:, None]
-    slope_CD = residual_CB.mul_(scale / (len(label_B) * length_C1)) @ x_BD
+    slope_CD = inner(residual_CB.mul_(scale / (len(label_B) * length_C1)), x_BD.T)
     return slope_CD.addcmul_(prototype_CD, pull_C1 - along_C1).addcmul_(anchor_CD, pull_C1, value=-1)
 
 
@@ -110,7 +110,7 @@ def clap(support: Support, seed: int, *, recipe: Recipe | None = None) -> Fitted
     for epoch in range(recipe.epochs):
         order_M = torch.randperm(len(row_MD), generator=generator)[: batches * recipe.batch].to(row_MD.device)
         for row_B in torch.split(order_M, recipe.batch):
-            x_BD, label_B = row_MD[row_B], label_M[row_B]
+            x_BD, label_B = row_MD.index_select(0, row_B), label_M[row_B]
             slope_CD = loss_gradient(prototype_CD, anchor_CD, multiplier_C, x_BD, label_B, support.scale)
             torch.add(slope_CD, velocity_CD, alpha=recipe.momentum, out=velocity_CD)
             prototype_CD.sub_(velocity_CD, alpha=learning_rate(epoch, recipe))

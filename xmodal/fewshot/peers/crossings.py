@@ -1,6 +1,6 @@
 """For which weights of a second opinion rows are classified right: all weights at the price of about one.
 
-With logits `zero + alpha cache` the true class y beats class c where `alpha b <= a`, with the lead `a = zero_y - zero_c`
+With logits `zero + alpha cache` the true class y beats class c where `alpha b <= a`: `a = zero_y - zero_c` is the lead
 that it starts with and `b = cache_c - cache_y` what it loses. Divided by a, every class that starts behind allows
 `alpha u <= 1`, u = b / a, and every class that starts ahead demands `alpha u >= 1`. So the largest u of the former and
 the smallest u of the latter decide for all alphas above 0, and no logits are made.
@@ -14,6 +14,8 @@ from torch import Tensor
 # Below this a lead counts as none, and the first of equal classes wins: far below what logits can tell apart, and far
 # above where 1 / a would overflow.
 LEAST_LEAD = 1e-30
+# Logits count as equal where lead and loss agree to so many units of rounding, which division and products may cost.
+EQUAL = 4
 
 
 class Margins:
@@ -31,17 +33,20 @@ class Margins:
         signed_CR = torch.where(first_CR, -LEAST_LEAD, LEAST_LEAD).to(lead_CR)
         lead_CR = torch.where(lead_CR.abs() < LEAST_LEAD, signed_CR, lead_CR)
         behind_CR = lead_CR > 0
+        # A hair's breadth against the true class where the other one comes first, and for it elsewhere.
+        hair = EQUAL * torch.finfo(lead_CR.dtype).eps
+        inverse_CR = torch.where(first_CR == behind_CR, 1 + hair, 1 - hair).to(lead_CR) / lead_CR
         self._label_1R = label_R[None]
         # What is of the other kind must never decide: 0 is no bound from above, infinity none from below.
-        self._behind_C1R = torch.where(behind_CR, 1 / lead_CR, 0)[:, None].contiguous()
-        self._ahead_C1R = torch.where(behind_CR, 0, 1 / lead_CR)[:, None].contiguous()
+        self._behind_C1R = torch.where(behind_CR, inverse_CR, 0)[:, None].contiguous()
+        self._ahead_C1R = torch.where(behind_CR, 0, inverse_CR)[:, None].contiguous()
         self._free_C1R = torch.where(behind_CR, torch.inf, 0).to(lead_CR)[:, None].contiguous()
 
     def right(self, cache_CTR: Tensor, alpha_A: Tensor) -> Tensor:
         """Return how many rows `zero + alpha cache` classifies right, (T, A) int64, the first of equals as the guess.
 
-        A row whose two best logits agree up to the rounding of a quotient may count as either; sums that are equal at
-        one alpha only count as right.
+        Equal is what agrees to `EQUAL` units of rounding of a lead, so the answer is that of logits made for every
+        alpha but for rows that rounding decides.
 
         Args:
             cache_CTR: (C, T, R) the second opinions; changed in place.

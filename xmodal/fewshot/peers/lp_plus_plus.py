@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xmodal.fewshot.products import inner, packed
+from xmodal.fewshot.products import inner
 from xmodal.fewshot.support import Fitted, Support, class_sums, fitted, hits
 
 
@@ -63,8 +63,8 @@ def gradients(blend: Blend, row_ND: Tensor, row_DN: Tensor, label_N: Tensor, cos
 
     Args:
         blend: where.
-        row_ND: (N, D) train rows, may be `packed`.
-        row_DN: (D, N) the same transposed, may be `packed`.
+        row_ND: (N, D) train rows.
+        row_DN: (D, N) the same transposed.
         label_N: (N,) int64.
         cosine_CN: (C, N), the products of the text vectors and the rows.
     """
@@ -80,10 +80,10 @@ def descend(row_ND: Tensor, label_N: Tensor, text_CD: Tensor, recipe: Recipe) ->
     cosine_CN = inner(text_CD, row_ND)
     blend = start(row_ND, label_N, text_CD, recipe.alpha_factor)
     rate, alpha_rate = step_sizes(row_ND, text_CD)
-    rows = packed(row_ND), packed(row_ND.T)
+    row_DN = row_ND.T.contiguous()
     velocity_CD = torch.zeros_like(blend.prototype_CD)
     for step in range(1, recipe.steps + 1):
-        slope = gradients(blend, *rows, label_N, cosine_CN)
+        slope = gradients(blend, row_ND, row_DN, label_N, cosine_CN)
         torch.add(slope.prototype_CD, velocity_CD, alpha=recipe.momentum, out=velocity_CD)
         alpha_C = blend.alpha_C - alpha_rate * slope.alpha_C if step % recipe.alpha_every == 0 else blend.alpha_C
         blend = Blend(blend.prototype_CD.sub(velocity_CD, alpha=rate), alpha_C)
@@ -106,11 +106,11 @@ def lp_plus_plus(support: Support, seed: int, *, recipe: Recipe | None = None) -
     paper (the code adds one with a random start); a step on the multipliers uses the present gradient, as in the paper
     (the code never clears it, so it sums the gradients of all steps before).
     """
-    val_ND, val_cosine_VC = packed(support.val_ND), inner(support.val_ND, support.text_CD)
+    val_cosine_VC = inner(support.val_ND, support.text_CD)
     best, best_step, kept = -1.0, 0, None
     path = descend(support.train_ND, support.train_label_N, support.text_CD, recipe or Recipe())
     for step, blend in enumerate(path, 1):
-        logit_VC = inner(val_ND, blend.prototype_CD).addcmul_(blend.alpha_C, val_cosine_VC)
+        logit_VC = inner(support.val_ND, blend.prototype_CD).addcmul_(blend.alpha_C, val_cosine_VC)
         accuracy = float(hits(logit_VC, support.val_label_N))
         if accuracy >= best:
             best, best_step, kept = accuracy, step, blend

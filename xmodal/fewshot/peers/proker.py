@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from xmodal.fewshot.peers.shrinkage import Group, chebyshev_vectors, factor, grouped, series
-from xmodal.fewshot.products import inner, packed
+from xmodal.fewshot.products import inner
 from xmodal.fewshot.support import Fitted, Support, fitted, hits, in_blocks
 
 
@@ -67,7 +67,6 @@ def _correction(kernel_RM: Tensor, factor_MM: Tensor, residual_MC: Tensor, group
     """Return the corrections of a group of lambdas, (L, R, C), by the factor of its centre."""
     coefficient_LK = series(group, residual_MC.dtype).to(residual_MC)
     seen_LRC = residual_MC.new_zeros(len(group.lambdas), len(kernel_RM), residual_MC.shape[1])
-    kernel_RM = packed(kernel_RM)
     vectors = chebyshev_vectors(factor_MM, group.centre, residual_MC, coefficient_LK.shape[1])
     for coefficient_L, vector_CM in zip(coefficient_LK.T, vectors, strict=True):
         seen_RC = inner(kernel_RM, vector_CM)
@@ -102,8 +101,9 @@ def search(support: Support, key_MD: Tensor, residual_MC: Tensor, grid: Grid) ->
     exponents = [inner(row_RD, key_MD).sub_(1) for row_RD in (support.val_ND, key_MD)]
     accuracy_BL = []
     for beta in grid.betas:
-        kernels = [exponent_RM.mul(beta).exp_() for exponent_RM in exponents]
-        accuracy_BL.append(hits(correct(prior_VC, *kernels, residual_MC, grid.lambdas), support.val_label_N))
+        kernel_VM, kernel_MM = (exponent_RM.mul(beta).exp_() for exponent_RM in exponents)
+        logit_LVC = correct(prior_VC, kernel_VM, kernel_MM, residual_MC, grid.lambdas)
+        accuracy_BL.append(hits(logit_LVC, support.val_label_N))
     best = int(torch.cat(accuracy_BL).argmax())
     return grid.betas[best // len(grid.lambdas)], grid.lambdas[best % len(grid.lambdas)]
 

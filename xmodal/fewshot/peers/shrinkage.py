@@ -3,11 +3,11 @@
 With the factor of one lambda, the centre, the operator of another is a polynomial. Let `theta = (K / centre + I)^-1`,
 whose eigenvalues are in (0, 1], and `r = lambda / centre`; then
 
-    (K / lambda + I)^-1 = theta h(2 theta - I),  h(z) = sqrt(r) (1 + 2 sum_k (-q)^k T_k(z)),  q = (sqrt r - 1) / (sqrt r + 1)
+    (K / lambda + I)^-1 = theta h(2 theta - I),  h(z) = sqrt(r) (1 + 2 sum_k (-q)^k T_k(z))
 
-with Chebyshev polynomials T_k, so that the error after k terms is known before anything is computed, and the vectors
-`theta T_k(2 theta - I) R` are the same for every lambda. Where lambdas are close, these are much quicker than a factor for
-each or the eigenvectors that serve all.
+with `q = (sqrt r - 1) / (sqrt r + 1)` and Chebyshev polynomials T_k, so that the error after k terms is known before
+anything is computed, and the vectors `theta T_k(2 theta - I) R` are the same for every lambda. Where lambdas are close,
+these are much quicker than a factor for each or the eigenvectors that serve all.
 
 Axes: M train rows, C columns of a right-hand side, L lambdas.
 """
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from xmodal.fewshot.products import inner, packed
+from xmodal.fewshot.products import inner
 
 # The largest lambda of those that share a factor, over the smallest: at 10 a term of the series gains half a digit.
 SPAN = 10.0
@@ -99,8 +99,7 @@ def factor(kernel_MM: Tensor, lambda_: float) -> Tensor | None:
 def chebyshev_vectors(factor_MM: Tensor, centre: float, right_MC: Tensor, terms: int) -> Iterator[Tensor]:
     """Yield `theta T_k(2 theta - I) R`, transposed to (C, M), for k from 0 to `terms` - 1.
 
-    One takes two triangular solves; more are quicker by theta itself, which takes the place of the factor in memory
-    and, as `packed`, another one.
+    One takes two triangular solves; more are quicker by theta itself, which takes the place of the factor in memory.
 
     Args:
         factor_MM: the Cholesky factor of `K + centre I`, which may be lost.
@@ -111,7 +110,7 @@ def chebyshev_vectors(factor_MM: Tensor, centre: float, right_MC: Tensor, terms:
     if terms == 1:
         yield torch.cholesky_solve(right_MC, factor_MM).mul_(centre).T
         return
-    theta_MM = packed(torch.cholesky_inverse(factor_MM, out=factor_MM).mul_(centre))
+    theta_MM = torch.cholesky_inverse(factor_MM, out=factor_MM).mul_(centre)
     before_CM = inner(right_MC.T, theta_MM)
     yield before_CM
     now_CM = inner(before_CM, theta_MM).mul_(2).sub_(before_CM)

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from xmodal import rng
 from xmodal.fewshot.adamw import Moments
 from xmodal.fewshot.peers.crossings import Margins
-from xmodal.fewshot.products import inner, packed
+from xmodal.fewshot.products import inner
 from xmodal.fewshot.support import Fitted, Support, fitted, hits, in_blocks
 
 # Elements of the largest array of the search, so that it stays in the cache.
@@ -60,7 +60,7 @@ class Recipe:
 
 
 def votes(key_ND: Tensor, row_RD: Tensor, beta: float) -> Tensor:
-    """Return exp(-beta (1 - x.k)) of every key and row, (N, R); either may be `packed`."""
+    """Return exp(-beta (1 - x.k)) of every key and row, (N, R)."""
     return inner(key_ND, row_RD).sub_(1).mul_(beta).exp_()
 
 
@@ -96,7 +96,7 @@ def key_gradient(
     residual_CB = torch.softmax(cache_CB.mul_(recipe.alpha).add_(zero_BC.T), dim=0)
     residual_CB.scatter_add_(0, label_B[None], residual_CB.new_full((1, len(label_B)), -1.0))
     residual_CB.mul_(recipe.alpha * recipe.beta / len(label_B))
-    return inner(vote_NB.mul_(residual_CB[key_label_N]), x_BD.T)
+    return inner(vote_NB.mul_(residual_CB.index_select(0, key_label_N)), x_BD.T)
 
 
 def search(support: Support, key_ND: Tensor, label_N: Tensor, recipe: Recipe) -> tuple[float, float]:
@@ -104,7 +104,7 @@ def search(support: Support, key_ND: Tensor, label_N: Tensor, recipe: Recipe) ->
 
     Betas are equally apart, so the votes of one follow from those before by a product: an exponential only every
     `PRODUCTS` times. For which alphas a row is right follows from all classes at once, see `crossings`. Both agree with
-    logits of every beta and alpha up to rounding in single precision (relative 2e-6 of a vote). Memory is `N V` numbers
+    logits of every beta and alpha up to rounding in single precision (relative 4e-6 of a vote). Memory is `N V` numbers
     for the distances and a few times `SEARCH_ELEMENTS`.
 
     Args:
@@ -189,17 +189,17 @@ def _train_keys(support: Support, key_ND: Tensor, recipe: Recipe, seed: int) -> 
     key_ND, best, kept, best_epoch = key_ND.clone(), -1.0, key_ND, 0
     moments = Moments([key_ND], BETAS, recipe.eps)
     steps, step = recipe.epochs * math.ceil(N / recipe.batch), 0
-    val_ND, zero_VC = packed(support.val_ND), support.zero_shot(support.val_ND)
+    zero_VC = support.zero_shot(support.val_ND)
     generator = rng.torch_generator(seed, "fewshot", "tip_adapter_f")
     for epoch in range(recipe.epochs):
         x_ND = views[epoch % len(views)]
         for row_B in torch.split(torch.randperm(N, generator=generator).to(key_ND.device), recipe.batch):
             lr = recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2
-            x_BD = x_ND[row_B]
+            x_BD = x_ND.index_select(0, row_B)
             slope_ND = key_gradient(key_ND, label_N, x_BD, label_N[row_B], support.zero_shot(x_BD), recipe)
             moments.move([key_ND], [slope_ND], lr=lr, weight_decay=recipe.weight_decay)
             step += 1
-        cache_VC = cache_logits(val_ND, key_ND, label_N, zero_VC.shape[1], recipe.beta)
+        cache_VC = cache_logits(support.val_ND, key_ND, label_N, zero_VC.shape[1], recipe.beta)
         accuracy = float(hits(zero_VC + recipe.alpha * cache_VC, support.val_label_N))
         if accuracy > best:
             best, kept, best_epoch = accuracy, key_ND.clone(), epoch + 1
