@@ -113,8 +113,9 @@ def proker(support: Support, seed: int, *, grid: Grid | None = None) -> Fitted:
 
     The prediction is `x.t + k(x, S) (K / lambda + I)^-1 (Y - S.t)` with cosines x.t, not scaled: lambda times the
     kernel ridge regression, with penalty lambda, of what the zero-shot predictor leaves. With M the number of views of
-    train rows, cost is a Cholesky factor (M, M) and about 12 pairs of triangular solves for each beta and each decade
-    of lambdas, and memory is three matrices (M, M) of float32, then two of float64's size: 4 GiB at M = 16,000.
+    train rows, cost is a Cholesky factor, its inverse and about 12 products (M, M) x (M, C) for each beta and each
+    decade of lambdas: three minutes a beta on one core at M = 16,000 and C = 1,000. Memory is five matrices (M, M) of
+    float32, 5 GiB there.
 
     Args:
         support: the cell.
