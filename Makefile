@@ -43,7 +43,7 @@ types: setup
 check: lint types test  ## what hooks and CI run
 
 bench: setup  ## every benchmark; results go to benchmarks/results/
-	for benchmark in store extract fewshot; do python benchmarks/$$benchmark.py || exit 1; done
+	for benchmark in store extract fewshot peers; do python benchmarks/$$benchmark.py || exit 1; done
 
 clean:  ## forget half-finished trainings; finished outputs stay
 	rm -rf scratch

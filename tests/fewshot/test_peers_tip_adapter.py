@@ -58,16 +58,16 @@ def test_the_search_finds_the_first_maximum_of_a_plain_loop(elements, monkeypatc
             logits = 100 * val @ text.T + alpha * np.exp(-beta * (1 - val @ key.T)) @ value.double().numpy()
             found[beta, alpha] = accuracy(logits, support.val_label_N)
     assert len(set(found.values())) > 3
-    assert search(support, support.train_ND, value, SMALL) == max(found, key=found.get)
+    assert search(support, support.train_ND, support.train_label_N, SMALL) == max(found, key=found.get)
 
 
 def test_without_votes_it_is_the_zero_shot_head():
     support, test, _ = make_support()
-    value = torch.eye(6)[support.train_label_N]
+    label = support.train_label_N
     # An endless beta silences every key that is not the row itself.
-    assert cache_logits(test, support.train_ND, value, 1e6).abs().max() == 0
+    assert cache_logits(test, support.train_ND, label, 6, 1e6).abs().max() == 0
     fitted = tip_adapter(support, 0, recipe=dataclasses.replace(SMALL, alpha_steps=1))
-    cache = cache_logits(test, support.train_ND, value, fitted.chosen["beta"])
+    cache = cache_logits(test, support.train_ND, label, 6, fitted.chosen["beta"])
     torch.testing.assert_close(fitted.logits(test) - 0.1 * cache, support.zero_shot(test), rtol=1e-5, atol=1e-4)
 
 
@@ -80,7 +80,7 @@ def test_the_gradient_is_that_of_autograd():
     zero = 10 * x @ support.text_CD.double().T
     logits = zero + recipe.alpha * torch.exp(-recipe.beta * (1 - x @ key.T)) @ value
     torch.nn.functional.cross_entropy(logits, label).backward()
-    torch.testing.assert_close(key_gradient(key.detach(), value, x, label, zero, recipe), key.grad)
+    torch.testing.assert_close(key_gradient(key.detach(), support.train_label_N, x, label, zero, recipe), key.grad)
 
 
 def train_plainly(support, recipe, seed):
@@ -122,7 +122,7 @@ def test_training_is_that_of_torch(views):
     assert len(set(found)) > 1
     assert fitted.chosen["epoch"] == best + 1
     beta, alpha = fitted.chosen["beta"], fitted.chosen["alpha"]
-    assert (beta, alpha) == search(support, states[best], value, recipe)
+    assert (beta, alpha) == search(support, states[best], support.train_label_N, recipe)
     expected = support.zero_shot(test) + alpha * torch.exp(-beta * (1 - test @ states[best].T)) @ value
     torch.testing.assert_close(fitted.logits(test), expected, rtol=1e-4, atol=1e-3)
 

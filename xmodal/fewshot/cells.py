@@ -4,7 +4,7 @@ A cell holds row numbers of one feature matrix and nothing else, so that picture
 folds are the same to the protocol. Nothing here reads features.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xmodal.errors import ConfigError, DataError, EmptyInputError

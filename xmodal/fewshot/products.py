@@ -1,4 +1,4 @@
-"""Products of streams: the same bits for a stream whatever else is in its block.
+"""Products of streams: the same bits for a stream whatever else is in its block. And large products of rows by rows.
 
 A CPU library picks its way through a product by the shapes and by where the result begins in memory. So every stream
 has a product of its own there, into memory that begins at a cache line. On a GPU one batched product serves all
@@ -12,6 +12,10 @@ import math
 import torch
 from torch import Tensor
 
+# None where torch was built without oneDNN.
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+# Multiplications from which oneDNN's start is no longer felt.
+LARGE = 2**20
 # Numbers of float32 in a cache line of 64 bytes, where torch begins every tensor.
 LINE = 16
 Parts = Tensor | tuple[Tensor, ...]
@@ -48,6 +52,23 @@ def multiply(left: Parts, right: Parts, out: Parts) -> None:
     product = torch.mm if out[0].ndim == 2 else torch.matmul
     for own_left, own_right, own_out in zip(left, right, out, strict=True):
         product(own_left, own_right, out=own_out)
+
+
+def inner(left_RK: Tensor, right_QK: Tensor) -> Tensor:
+    """Return the inner products (R, Q) of the rows of two matrices, `left @ right.T`; any strides will do.
+
+    On a CPU torch multiplies float32 with MKL, which leaves half of the width of AMD's vector units unused; oneDNN,
+    which torch keeps for its compiled layers, does not. So large products go there, and differ in rounding.
+
+    Example:
+        >>> inner(torch.eye(2), torch.tensor([[1.0, 2.0]])).tolist()
+        [[1.0], [2.0]]
+    """
+    single = left_RK.dtype == right_QK.dtype == torch.float32 and left_RK.device.type == "cpu"
+    if single and ONEDNN_LINEAR is not None and len(left_RK) * right_QK.numel() >= LARGE:
+        product_RQ: Tensor = ONEDNN_LINEAR(left_RK, right_QK, None, "none", [], "")
+        return product_RQ
+    return left_RK @ right_QK.T
 
 
 def whole_lines(tensor: Tensor) -> tuple[Tensor, ...]:

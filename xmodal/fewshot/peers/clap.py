@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from xmodal import rng
+from xmodal.fewshot.products import inner
 from xmodal.fewshot.support import Fitted, Support, class_sums, fitted
 
 
@@ -74,14 +75,14 @@ def loss_gradient(
         scale: of the cosines.
     """
     length_C1 = prototype_CD.norm(dim=1, keepdim=True)
-    unit_CD = prototype_CD / length_C1
-    residual_BC = torch.softmax(scale * (x_BD @ unit_CD.T), dim=1)
-    residual_BC.scatter_add_(1, label_B[:, None], residual_BC.new_full((len(label_B), 1), -1.0))
-    slope_CD = (residual_BC.T @ x_BD).mul_(scale / len(label_B))
-    # Only what turns the unit vector changes the logits.
-    slope_CD.addcmul_((slope_CD * unit_CD).sum(1, keepdim=True), unit_CD, value=-1).div_(length_C1)
+    logit_CB = inner(prototype_CD, x_BD).mul_(scale / length_C1)
+    residual_CB = torch.softmax(logit_CB, dim=0)
+    residual_CB.scatter_add_(0, label_B[None], residual_CB.new_full((1, len(label_B)), -1.0))
+    # Only what turns the unit vector changes the logits: along it a vector has the slope residual . logits / length.
+    along_C1 = torch.linalg.vecdot(residual_CB, logit_CB)[:, None] / (len(label_B) * length_C1.square())
     pull_C1 = (2 / len(prototype_CD)) * multiplier_C[:, None]
-    return slope_CD.addcmul_(pull_C1, prototype_CD - anchor_CD)
+    slope_CD = inner(residual_CB.mul_(scale / (len(label_B) * length_C1)), x_BD.T)
+    return slope_CD.addcmul_(prototype_CD, pull_C1 - along_C1).addcmul_(anchor_CD, pull_C1, value=-1)
 
 
 def clap(support: Support, seed: int, *, recipe: Recipe | None = None) -> Fitted:
@@ -109,9 +110,9 @@ def clap(support: Support, seed: int, *, recipe: Recipe | None = None) -> Fitted
     for epoch in range(recipe.epochs):
         order_M = torch.randperm(len(row_MD), generator=generator)[: batches * recipe.batch].to(row_MD.device)
         for row_B in torch.split(order_M, recipe.batch):
-            x_BD, label_B = row_MD[row_B], label_M[row_B]
+            x_BD, label_B = row_MD.index_select(0, row_B), label_M[row_B]
             slope_CD = loss_gradient(prototype_CD, anchor_CD, multiplier_C, x_BD, label_B, support.scale)
-            velocity_CD.mul_(recipe.momentum).add_(slope_CD)
+            torch.add(slope_CD, velocity_CD, alpha=recipe.momentum, out=velocity_CD)
             prototype_CD.sub_(velocity_CD, alpha=learning_rate(epoch, recipe))
     head_CD = support.scale * normalize(prototype_CD, dim=1)
     return fitted(support, lambda row_RD: row_RD @ head_CD.T)
