@@ -28,7 +28,7 @@ WARPS = 8
 RESIDUAL_NUMBERS = 512
 # Rows of a batch in one straight piece of code; in a loop the compiler no longer reads four numbers at a time.
 UNROLLED_ROWS = 32
-# The default of Triton changes; with it the kernels would cost more instructions, not be more exact.
+# A product and a sum in one rounding, said because Triton's default changes between versions and it warns of that.
 FUSION = {"enable_fp_fusion": True}
 
 
