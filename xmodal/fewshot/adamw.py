@@ -144,7 +144,8 @@ class ScaledAdamW:
         for start, tensor, trailing in zip(starts, self.tensors, self._trailing, strict=True):
             torch.div(start, _spread(self._lr_G, trailing), out=tensor)
         self._parts = _parts(self.tensors)
-        self._products: list[Tensor] = []
+        self._products: list[products.Parts] = []
+        self._gradients: list[Tensor] = []
         self._moments = Moments(self._parts, recipe.betas, recipe.eps)
         self._kept_TG = kept_table(variants, recipe).to(device, torch.float32)
         self._decays = any(variant.weight_decay for variant in variants)
@@ -170,11 +171,12 @@ class ScaledAdamW:
         """Do update `step`, counted from 0, with gradients given as factors, see `Optimiser`."""
         if not self._products:
             shapes = [(*right.shape[:-2], left.shape[-2], right.shape[-1]) for left, right in factors]
-            self._products = [products.empty(*shape, device=factors[0][0].device) for shape in shapes]
+            found = [products.empty(*shape, device=factors[0][0].device) for shape in shapes]
+            self._products = [products.split(product) for product in found]
+            self._gradients = [product.view(tensor.shape) for product, tensor in zip(found, self.tensors, strict=True)]
         for (left, right), product in zip(factors, self._products, strict=True):
-            products.multiply(products.split(left), products.split(right), products.split(product))
-        gradients = [product.view(tensor.shape) for product, tensor in zip(self._products, self.tensors, strict=True)]
-        self.update(gradients, step)
+            products.multiply(products.split(left), products.split(right), product)
+        self.update(self._gradients, step)
 
     def parameters(self, n: int) -> Tensor:
         """Return tensor `n` as the parameters themselves, a copy."""
