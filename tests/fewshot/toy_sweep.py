@@ -5,9 +5,12 @@ import dataclasses
 import numpy as np
 import torch
 
+from xmodal.fewshot.partial import Part
 from xmodal.fewshot.runs import Recipe, Stream, Variant, epoch_batches, learning_rate
 
 RECIPE = Recipe(steps=300, eval_every=20)
+# Every adapter of every update is interpreted line by line.
+INTERPRETED = {"head": RECIPE, "adapter": dataclasses.replace(RECIPE, steps=41)}
 VARIANTS = [Variant(1e-2, 0.0), Variant(1e-2, 0.05), Variant(1e-3, 0.01)]
 
 # Learning rates below and above that of update 0, which is 1e-5 for all.
@@ -15,6 +18,15 @@ RATES = [Variant(1e-2, 0.0), Variant(1e-3, 0.1), Variant(1e-7, 0.05), Variant(1e
 UPDATES = Recipe(steps=200)
 # One tensor with runs side by side in rows, as heads are, and one with a matrix for each run, over several programs.
 SHAPES, AXES = [(2, 16, 4, 5), (2, 4, 24, 9)], [2, 1]
+# A tensor, the axis of its four runs, and the factors of its gradient: heads side by side, narrow and wide and of one
+# input; a matrix for each run, with a left factor of its own, one for all runs, and more rows than one loop has.
+PRODUCTS = {
+    "columns": ((2, 16, 4, 5), 2, (2, 16, 8), (2, 8, 20)),
+    "wide columns": ((2, 70, 4, 19), 2, (2, 70, 5), (2, 5, 76)),
+    "one input": ((3, 1, 4, 5), 2, (3, 1, 8), (3, 8, 20)),
+    "matrices": ((2, 4, 24, 9), 1, (2, 4, 24, 33), (2, 4, 33, 9)),
+    "shared": ((2, 4, 24, 9), 1, (2, 1, 24, 40), (2, 4, 40, 9)),
+}
 
 
 def problem(classes=5, dim=16, rows=160, streams=3, seed=0, batch=8, steps=RECIPE.steps):
@@ -105,3 +117,30 @@ def starts_and_gradients():
     starts = [torch.randn(shape, generator=rng) for shape in SHAPES]
     scale = torch.logspace(-4, 1, UPDATES.steps)[torch.randperm(UPDATES.steps, generator=rng)]
     return starts, [torch.randn(200, *shape, generator=rng) * scale.view(-1, 1, 1, 1, 1) for shape in SHAPES]
+
+
+def factors(shape, left, right, updates=6):
+    """Return a tensor before the first update in a list, and the two factors of the gradient of each update."""
+    rng = torch.Generator().manual_seed(0)
+    pairs = [(torch.randn(*left, generator=rng), torch.randn(*right, generator=rng)) for _ in range(updates)]
+    # A left factor lies in memory as the rows of a batch do.
+    laid = [(one.transpose(-1, -2).contiguous().transpose(-1, -2), other) for one, other in pairs]
+    return [torch.randn(shape, generator=rng)], laid
+
+
+def cosines_and_labels(classes):
+    """Return cosines (S, R, G, C), the labels of 30 rows, and the rows (S, R) of a batch."""
+    rng = torch.Generator().manual_seed(classes)
+    cosine = torch.rand(2, 6, 3, classes, generator=rng) / 5
+    label, row = torch.randint(classes, (30,), generator=rng), torch.randint(30, (2, 6), generator=rng)
+    return cosine, label, row
+
+
+def small_towers(steps=41):
+    """Return what `fine_tune` trains: layers of items and of texts, and batches of both in no order."""
+    row, label, (stream,) = problem(streams=1, steps=steps)
+    torch.manual_seed(0)
+    parts = [Part(torch.nn.Linear(16, 16), (rows,)) for rows in (row[:100], row[100:])]
+    batches = torch.randint(160, stream.batches.shape, generator=torch.Generator().manual_seed(0))
+    drawn = dataclasses.replace(stream, batches=batches, val=tuple(range(60, 100)))
+    return *parts, label, drawn, VARIANTS, dataclasses.replace(RECIPE, steps=steps, scale=10.0)

@@ -26,11 +26,12 @@ class Optimiser(Protocol):
 
     Attributes:
         tensors: what the products are made with; `update` changes them in place.
-        factor_G: (G,) float32, a parameter of run g is `factor_G[g]` times what `tensors` holds.
+        factor_G: (G,) float32, a parameter of run g is `factor_G[g]` times what `tensors` holds; None where `tensors`
+            holds the parameters themselves.
     """
 
     tensors: list[Tensor]
-    factor_G: Tensor
+    factor_G: Tensor | None
 
     def __init__(
         self, starts: Sequence[Tensor], axes: Sequence[int], variants: Sequence[Variant], recipe: Recipe
@@ -38,6 +39,14 @@ class Optimiser(Protocol):
 
     def update(self, gradients: Sequence[Tensor], step: Tensor) -> None:
         """Do update `step`, one number counted from 0, with the gradients by the parameters."""
+        ...
+
+    def update_by_products(self, factors: Sequence[tuple[Tensor, Tensor]], step: Tensor) -> None:
+        """Do update `step` with gradients that are products over the rows of a batch.
+
+        The factors of a tensor of M matrices (M, inputs, outputs), whatever the axes they fall into, are (M, inputs, R)
+        and (M, R, outputs); several matrices side by side may share a left one.
+        """
         ...
 
     def parameters(self, n: int) -> Tensor:
@@ -128,12 +137,15 @@ class ScaledAdamW:
     ) -> None:
         device = starts[0].device
         self.recipe = recipe
-        self.factor_G = torch.tensor([variant.lr for variant in variants], device=device)
+        self.factor_G: Tensor | None = torch.tensor([variant.lr for variant in variants], device=device)
+        self._lr_G = self.factor_G
         self.tensors = [products.empty(*start.shape, device=device) for start in starts]
         self._trailing = [start.shape[axis:] for start, axis in zip(starts, axes, strict=True)]
         for start, tensor, trailing in zip(starts, self.tensors, self._trailing, strict=True):
-            torch.div(start, _spread(self.factor_G, trailing), out=tensor)
+            torch.div(start, _spread(self._lr_G, trailing), out=tensor)
         self._parts = _parts(self.tensors)
+        self._products: list[products.Parts] = []
+        self._gradients: list[Tensor] = []
         self._moments = Moments(self._parts, recipe.betas, recipe.eps)
         self._kept_TG = kept_table(variants, recipe).to(device, torch.float32)
         self._decays = any(variant.weight_decay for variant in variants)
@@ -155,9 +167,60 @@ class ScaledAdamW:
         for tensor, move, trailing in zip(self.tensors, moves, self._trailing, strict=True):
             tensor.add_(move.mul_(_spread(self._first_G.to(tensor), trailing)))
 
+    def update_by_products(self, factors: Sequence[tuple[Tensor, Tensor]], step: Tensor | int) -> None:
+        """Do update `step`, counted from 0, with gradients given as factors, see `Optimiser`."""
+        if not self._products:
+            shapes = [(*right.shape[:-2], left.shape[-2], right.shape[-1]) for left, right in factors]
+            found = [products.empty(*shape, device=factors[0][0].device) for shape in shapes]
+            self._products = [products.split(product) for product in found]
+            self._gradients = [product.view(tensor.shape) for product, tensor in zip(found, self.tensors, strict=True)]
+        for (left, right), product in zip(factors, self._products, strict=True):
+            products.multiply(products.split(left), products.split(right), product)
+        self.update(self._gradients, step)
+
     def parameters(self, n: int) -> Tensor:
         """Return tensor `n` as the parameters themselves, a copy."""
-        return self.tensors[n] * _spread(self.factor_G, self._trailing[n])
+        return self.tensors[n] * _spread(self._lr_G, self._trailing[n])
+
+
+class GroupedAdamW:
+    """torch's fused AdamW for large tensors: each run is a group of parameters, its slices of all tensors.
+
+    Args:
+        starts: tensors of float32 with an axis of G runs, as training begins with them; the values are copied.
+        axes: which axis of each tensor that is.
+        variants: G pairs of learning rate and weight decay.
+        recipe: the schedule and the constants of AdamW.
+
+    Attributes:
+        tensors: the parameters; `update` changes them in place.
+    """
+
+    def __init__(
+        self, starts: Sequence[Tensor], axes: Sequence[int], variants: Sequence[Variant], recipe: Recipe
+    ) -> None:
+        self.tensors = [start.clone() for start in starts]
+        self._axes, self._variants, self._recipe = axes, variants, recipe
+        self._slices = [self._of_run(g, self.tensors) for g in range(len(variants))]
+        groups = [
+            {"params": own, "weight_decay": variant.weight_decay}
+            for own, variant in zip(self._slices, variants, strict=True)
+        ]
+        self._adamw = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
+
+    def update(self, gradients: Sequence[Tensor], step: Tensor) -> None:
+        """Do update `step`, one number counted from 0, with the gradients by the parameters."""
+        now = int(step)
+        # The fused update walks through memory, whatever the strides say.
+        whole = [gradient.contiguous() for gradient in gradients]
+        for g, (own, variant) in enumerate(zip(self._slices, self._variants, strict=True)):
+            self._adamw.param_groups[g]["lr"] = learning_rate(now, variant.lr, self._recipe)
+            for value, gradient in zip(own, self._of_run(g, whole), strict=True):
+                value.grad = gradient
+        self._adamw.step()
+
+    def _of_run(self, g: int, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return [tensor.select(axis, g) for tensor, axis in zip(tensors, self._axes, strict=True)]
 
 
 def _parts(tensors: Sequence[Tensor]) -> list[Tensor]:

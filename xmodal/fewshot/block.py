@@ -7,6 +7,7 @@ Axes: T updates, S streams, G variants, R rows in a batch, V validation rows, C 
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,33 @@ from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant
 MAX_CAPTURED_UPDATES = 128
 
 
+def residual_by_torch(cosine_SRGC: Tensor, label_N: Tensor, row_SR: Tensor, scale: float) -> Tensor:
+    """Return the gradient (S, R, G, C) of the loss by the cosines, which may be overwritten.
+
+    Args:
+        cosine_SRGC: products of rows and heads.
+        label_N: (N,) int64, the class of each row.
+        row_SR: (S, R) int64, the rows of the batch, each a number below N.
+        scale: what the cosines are multiplied by in the loss, the mean cross-entropy over R.
+    """
+    residual_SRGC = torch.softmax(cosine_SRGC.mul_(scale), dim=3)
+    minus_SRG1 = residual_SRGC.new_full((), -1.0).expand(*residual_SRGC.shape[:3], 1)
+    residual_SRGC.scatter_add_(3, label_N[row_SR][:, :, None, None].expand_as(minus_SRG1), minus_SRG1)
+    return residual_SRGC.mul_(scale / row_SR.shape[1])
+
+
+class Kernels(NamedTuple):
+    """What a device computes in a way of its own.
+
+    Attributes:
+        optimiser: makes the updates.
+        residual: see `residual_by_torch`.
+    """
+
+    optimiser: type[Optimiser] = ScaledAdamW
+    residual: Callable[[Tensor, Tensor, Tensor, float], Tensor] = residual_by_torch
+
+
 class Block:
     """The heads of some streams in training.
 
@@ -27,7 +55,7 @@ class Block:
         streams: what the runs are; see `sweep`.
         variants: at least one.
         recipe: how to train.
-        optimiser: what makes the updates.
+        kernels: how to train on this device.
     """
 
     def __init__(
@@ -37,15 +65,15 @@ class Block:
         streams: Sequence[Stream],
         variants: Sequence[Variant],
         recipe: Recipe,
-        optimiser: type[Optimiser],
+        kernels: Kernels,
     ) -> None:
         device = row_ND.device
         self.row_ND, self.label_N, self.recipe = row_ND, label_N, recipe
-        self.heads = make_heads(streams, variants, recipe, device, optimiser)
+        self.heads = make_heads(streams, variants, recipe, device, kernels.optimiser)
+        self._residual = kernels.residual
         self._batch_TSR = torch.stack([stream.batches for stream in streams], dim=1).to(device)
         self._step_1 = torch.zeros(1, dtype=torch.int64, device=device)
-        self._minus_one = row_ND.new_full((*self._batch_TSR.shape[1:], len(variants), 1), -1.0)
-        self._best = _Best(self, streams)
+        self._best = _Best(self, streams, len(variants))
 
     @torch.no_grad()
     def update(self) -> None:
@@ -53,11 +81,8 @@ class Block:
         row_SR = self._batch_TSR.index_select(0, self._step_1)[0]
         S, R = row_SR.shape
         x_SRD = self.row_ND.index_select(0, row_SR.flatten()).view(S, R, -1)
-        residual_SRGC = torch.softmax(self.heads.cosines(x_SRD).mul_(self.recipe.scale), dim=3)
-        label_SR11 = self.label_N[row_SR][:, :, None, None]
-        residual_SRGC.scatter_add_(3, label_SR11.expand_as(self._minus_one), self._minus_one)
-        residual_SRGC.mul_(self.recipe.scale / R)
-        self.heads.adam.update(self.heads.gradients(residual_SRGC), self._step_1)
+        residual_SRGC = self._residual(self.heads.cosines(x_SRD), self.label_N, row_SR, self.recipe.scale)
+        self.heads.adam.update_by_products(self.heads.gradient_factors(residual_SRGC), self._step_1)
         self._step_1.add_(1)
 
     @torch.no_grad()
@@ -97,13 +122,13 @@ class Block:
 class _Best:
     """The parameters at the first strict maximum of the validation accuracy of each run."""
 
-    def __init__(self, block: Block, streams: Sequence[Stream]) -> None:
+    def __init__(self, block: Block, streams: Sequence[Stream], G: int) -> None:
         self.heads, device = block.heads, block.row_ND.device
         row_V = [torch.tensor(stream.val, device=device) for stream in streams]
         # Each stream is looked at alone: their numbers of rows differ, and a product of other rows rounds differently.
         self.held_out = [(block.row_ND[rows][None], block.label_N[rows][:, None]) for rows in row_V]
         self.kept = [parameter.clone() for parameter in self.heads.parameters()]
-        self.right_SG = torch.full((len(streams), len(self.heads.adam.factor_G)), -1, device=device)
+        self.right_SG = torch.full((len(streams), G), -1, device=device)
         self.step_SG = self.right_SG.clone()
 
     def look(self, step_1: Tensor) -> None:
@@ -142,11 +167,11 @@ def captured_updates(eval_every: int) -> tuple[int, int]:
     return length, eval_every // length
 
 
-def optimiser_for(device: torch.device) -> type[Optimiser]:
+def kernels_for(device: torch.device) -> Kernels:
     """Return what updates the runs on a device in one pass over memory."""
     if device.type != "cuda":
-        return ScaledAdamW
+        return Kernels()
     # Triton is there only where CUDA is.
-    from xmodal.fewshot.fused_adamw import FusedAdamW
+    from xmodal.fewshot.fused_adamw import FusedAdamW, fused_residual
 
-    return FusedAdamW
+    return Kernels(FusedAdamW, fused_residual)

@@ -31,14 +31,18 @@ class Heads(Protocol):
         ...
 
     def cosines(self, x_SRD: Tensor, first: int = 0) -> Tensor:
-        """Return the products (S, R, G, C) of rows and heads; the next `gradients` is by these rows.
+        """Return the products (S, R, G, C) of rows and heads; the next `gradient_factors` is by these rows.
 
         The rows may be of some streams alone, those from stream `first` on.
         """
         ...
 
-    def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
-        """Return the gradients by the parameters, for the gradient by the cosines."""
+    def gradient_factors(self, residual_SRGC: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return the factors of the gradients by the parameters, for the gradient by the cosines.
+
+        A gradient is the product of what goes into a layer and of the gradient by what comes out, summed over the rows
+        of the batch: see `Optimiser.update_by_products`.
+        """
         ...
 
 
@@ -75,9 +79,7 @@ class LinearHeads:
         start_SDC = torch.stack([stream.start.T for stream in streams]).to(device)
         self.shape = S, D, G, C = len(streams), start_SDC.shape[1], len(variants), start_SDC.shape[2]
         self.adam = optimiser([start_SDC[:, :, None].expand(S, D, G, C)], [2], variants, recipe)
-        self._gradient = products.empty(S, D, G * C, device=device)
         self._head_parts = products.split(self.adam.tensors[0].view(S, D, G * C))
-        self._gradient_parts = products.split(self._gradient)
 
     def parameters(self) -> list[Tensor]:
         """See `Heads.parameters`."""
@@ -90,13 +92,12 @@ class LinearHeads:
         self._x_SRD = x_SRD
         cosine_SRH = products.empty(S, R, G * C, device=x_SRD.device)
         products.multiply(products.split(x_SRD), self._head_parts[first : first + S], products.split(cosine_SRH))
-        return cosine_SRH.view(S, R, G, C) * self.adam.factor_G[:, None]
+        cosine_SRGC = cosine_SRH.view(S, R, G, C)
+        return cosine_SRGC if self.adam.factor_G is None else cosine_SRGC * self.adam.factor_G[:, None]
 
-    def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
-        """See `Heads.gradients`."""
-        x_SDR, residual_SRH = self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2)
-        products.multiply(products.split(x_SDR), products.split(residual_SRH), self._gradient_parts)
-        return [self._gradient.view(self.shape)]
+    def gradient_factors(self, residual_SRGC: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `Heads.gradient_factors`."""
+        return [(self._x_SRD.transpose(1, 2), residual_SRGC.flatten(2))]
 
 
 class AdapterHeads:
@@ -121,7 +122,9 @@ class AdapterHeads:
         columns = [torch.stack([part.T for part in parts]).to(device) for parts in zip(*starts, strict=True)]
         copies = [part[:, None].expand(-1, G, -1, -1) for part in columns]
         self.adam = optimiser(copies, [1, 1, 1], variants, recipe)
-        self._factor_G11 = self.adam.factor_G[:, None, None]
+        factor_G = self.adam.factor_G
+        self._factor_G11 = None if factor_G is None else factor_G[:, None, None]
+        self._share = ADAPTED_SHARE if self._factor_G11 is None else self._factor_G11 * ADAPTED_SHARE
 
     def parameters(self) -> list[Tensor]:
         """See `Heads.parameters`."""
@@ -131,24 +134,28 @@ class AdapterHeads:
         """See `Heads.cosines`."""
         head_SGDC, first_SGDH, second_SGHD = (tensor[first : first + len(x_SRD)] for tensor in self.adam.tensors)
         self._x_S1RD = x_SRD[:, None]
-        self._hidden_SGRH = _multiply(self._x_S1RD, first_SGDH).mul_(self._factor_G11).relu_()
-        self._adapted_SGRD = _multiply(self._hidden_SGRH, second_SGHD).mul_(self._factor_G11).relu_()
+        self._hidden_SGRH = self._whole(_multiply(self._x_S1RD, first_SGDH)).relu_()
+        self._adapted_SGRD = self._whole(_multiply(self._hidden_SGRH, second_SGHD)).relu_()
         self._mixed_SGRD = ADAPTED_SHARE * self._adapted_SGRD + (1 - ADAPTED_SHARE) * self._x_S1RD
-        return _multiply(self._mixed_SGRD, head_SGDC).mul_(self._factor_G11).transpose(1, 2)
+        return self._whole(_multiply(self._mixed_SGRD, head_SGDC)).transpose(1, 2)
 
-    def gradients(self, residual_SRGC: Tensor) -> list[Tensor]:
-        """See `Heads.gradients`."""
+    def gradient_factors(self, residual_SRGC: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """See `Heads.gradient_factors`."""
         head_SGDC, _, second_SGHD = self.adam.tensors
         residual_SGRC = residual_SRGC.transpose(1, 2)
-        by_adapted = _multiply(residual_SGRC, head_SGDC.transpose(2, 3)).mul_(self._factor_G11 * ADAPTED_SHARE)
+        by_adapted = _multiply(residual_SGRC, head_SGDC.transpose(2, 3)).mul_(self._share)
         by_adapted.mul_(self._adapted_SGRD > 0)
-        by_hidden = _multiply(by_adapted, second_SGHD.transpose(2, 3)).mul_(self._factor_G11)
+        by_hidden = self._whole(_multiply(by_adapted, second_SGHD.transpose(2, 3)))
         by_hidden.mul_(self._hidden_SGRH > 0)
         return [
-            _multiply(self._mixed_SGRD.transpose(2, 3), residual_SGRC),
-            _multiply(self._x_S1RD.transpose(2, 3), by_hidden),
-            _multiply(self._hidden_SGRH.transpose(2, 3), by_adapted),
+            (self._mixed_SGRD.transpose(2, 3), residual_SGRC),
+            (self._x_S1RD.transpose(2, 3), by_hidden),
+            (self._hidden_SGRH.transpose(2, 3), by_adapted),
         ]
+
+    def _whole(self, product_SGRO: Tensor) -> Tensor:
+        """Multiply by the factors of the runs, in place, what was computed with parameters divided by them."""
+        return product_SGRO if self._factor_G11 is None else product_SGRO.mul_(self._factor_G11)
 
 
 def _multiply(left: Tensor, right: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Runs that share their batches differ in learning rate and weight decay only. The
 so that a step is one program over all of them; what a run learns depends on its own start, rates and batches, not on
 what it is stacked with, up to the last bits of rounding. Only rows that batches or validation name are ever read.
 
+On CUDA one kernel updates a tensor of all runs (`FusedAdamW`), and between two looks the host never waits.
+
 Axes: N items, M texts, G variants, R rows in a batch, C classes, D embedding.
 """
 
@@ -18,8 +20,10 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 from xmodal.errors import ConfigError, DataError, DivergedError, EmptyInputError
+from xmodal.fewshot.adamw import GroupedAdamW
 from xmodal.fewshot.arms import PARTIAL_GRID
-from xmodal.fewshot.runs import PARTIAL_RECIPE, Recipe, Stream, Trained, Variant, learning_rate
+from xmodal.fewshot.block import kernels_for
+from xmodal.fewshot.runs import PARTIAL_RECIPE, Recipe, Stream, Trained, Variant
 from xmodal.fewshot.support import Fitted
 
 PARTIAL_VARIANTS = tuple(PARTIAL_GRID.variants)
@@ -146,13 +150,15 @@ def fine_tune(
 
 
 class _Stack:
-    """G copies of a network, their parameters stacked along the first axis, and the rows that they read."""
+    """G copies of a network, their parameters stacked along the first axis, and the rows that they read.
+
+    The parameters are views of the start until the training gives them memory of their own.
+    """
 
     def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], G: int) -> None:
         self.network, self.inputs, self.G = network, inputs, G
         self.parameters = {
-            name: value.detach().float().expand(G, *value.shape).clone().requires_grad_()
-            for name, value in network.named_parameters()
+            name: value.detach().float().expand(G, *value.shape) for name, value in network.named_parameters()
         }
 
     def vectors(self, row_R: Tensor) -> Tensor:
@@ -184,44 +190,47 @@ class _Training:
         self.items, self.texts, self.label_N = items, texts, label_N
         self.stream, self.variants, self.recipe = stream, variants, recipe
         self.device, G = label_N.device, len(variants)
-        head_GCD = stream.start.float().to(self.device).expand(G, *stream.start.shape).clone().requires_grad_()
-        self.head_GCD = head_GCD
-        self.tensors = [head_GCD, *items.parameters.values(), *texts.parameters.values()]
-        # One group a variant: its slices of all tensors, which share their memory.
-        self.slices = [[tensor.detach()[g] for tensor in self.tensors] for g in range(G)]
-        groups = [{"params": own, "weight_decay": v.weight_decay} for own, v in zip(self.slices, variants, strict=True)]
-        self.optimizer = torch.optim.AdamW(groups, betas=recipe.betas, eps=recipe.eps, fused=True)
+        head_GCD = stream.start.float().to(self.device).expand(G, *stream.start.shape)
+        starts = [head_GCD, *items.parameters.values(), *texts.parameters.values()]
+        optimiser = kernels_for(self.device).optimiser if self.device.type == "cuda" else GroupedAdamW
+        self.optimizer = optimiser(starts, [0] * len(starts), variants, recipe)
+        # Tensors of their own on the memory that the optimiser updates.
+        self.tensors = [tensor.detach().requires_grad_() for tensor in self.optimizer.tensors]
+        self.head_GCD, *others = self.tensors
+        for stack in (items, texts):
+            stack.parameters = {name: others.pop(0) for name in stack.parameters}
+        self.slices = [[tensor[g] for tensor in self.optimizer.tensors] for g in range(G)]
         self.kept = [[value.clone() for value in own] for own in self.slices]
         self.right, self.best_step = [-1] * G, [-1] * G
         self.n_items = len(items.inputs[0])
+        self.step_1 = torch.zeros(1, dtype=torch.int64, device=self.device)
         self.val_V = torch.tensor(stream.val, device=self.device)
 
     def complete(self) -> list[PartialRun]:
-        for step, row_R in enumerate(self.stream.batches.to(self.device)):
-            loss = self._update(row_R, step)
+        # Items first, in their order, so that the device need not be asked which rows are items.
+        is_item_TR = (self.stream.batches < self.n_items).cpu()
+        order_TR = (~is_item_TR).to(torch.int8).argsort(dim=1, stable=True)
+        row_TR = self.stream.batches.cpu().gather(1, order_TR).to(self.device)
+        for step, (row_R, items) in enumerate(zip(row_TR, is_item_TR.sum(1).tolist(), strict=True)):
+            loss = self._update(row_R, items)
             if step % self.recipe.eval_every == 0:
                 if not math.isfinite(loss):
                     raise DivergedError(f"partial fine-tuning: the loss is {loss} at step {step}, expected a number")
                 self._look(step)
         return list(self._runs())
 
-    def _update(self, row_R: Tensor, step: int) -> float | Tensor:
-        is_item_R, G, R = row_R < self.n_items, len(self.variants), len(row_R)
-        item_r, text_r = row_R[is_item_R], row_R[~is_item_R]
+    def _update(self, row_R: Tensor, items: int) -> float | Tensor:
+        G, R = len(self.variants), len(row_R)
+        item_r, text_r = row_R[:items], row_R[items:]
         # A part without rows would be run for nothing, and has no gradient.
         parts = [self.items.vectors(item_r)] if len(item_r) else []
         parts += [self.texts.vectors(text_r - self.n_items)] if len(text_r) else []
         logit_GRC = self.recipe.scale * torch.cat(parts, dim=1) @ self.head_GCD.transpose(1, 2)
-        label_R = self.label_N[torch.cat([item_r, text_r])]
+        label_R = self.label_N[row_R]
         loss = functional.cross_entropy(logit_GRC.flatten(0, 1), label_R.repeat(G), reduction="sum") / R
         found = torch.autograd.grad(loss, self.tensors, allow_unused=True, materialize_grads=True)
-        # The fused update walks through memory, whatever the strides say.
-        gradients = [gradient.contiguous() for gradient in found]
-        for g, (own, variant) in enumerate(zip(self.slices, self.variants, strict=True)):
-            self.optimizer.param_groups[g]["lr"] = learning_rate(step, variant.lr, self.recipe)
-            for value, gradient in zip(own, gradients, strict=True):
-                value.grad = gradient[g]
-        self.optimizer.step()
+        self.optimizer.update(found, self.step_1)
+        self.step_1.add_(1)
         return loss.detach()
 
     @torch.no_grad()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from xmodal.device import single_core_pool
-from xmodal.fewshot.block import Block, optimiser_for
+from xmodal.fewshot.block import Block, kernels_for
 from xmodal.fewshot.kept import read_runs, stream_digests, write_runs
 from xmodal.fewshot.lockstep import free_memory, streams_at_once, train_in_lockstep
 from xmodal.fewshot.runs import Recipe, Stream, Trained, Variant, parameter_count
@@ -86,7 +86,7 @@ def sweep(
 def _train_block(
     row_ND: Tensor, label_N: Tensor, streams: Sequence[Stream], variants: Sequence[Variant], recipe: Recipe
 ) -> list[list[Trained]]:
-    block = Block(row_ND, label_N, streams, variants, recipe, optimiser_for(row_ND.device))
+    block = Block(row_ND, label_N, streams, variants, recipe, kernels_for(row_ND.device))
     if row_ND.device.type == "cuda":
         train_in_lockstep(block)
     else:
