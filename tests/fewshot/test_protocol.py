@@ -231,5 +231,8 @@ def test_files_hold_one_shot_count_by_method_and_several_by_both():
     assert entries(one)["cross_modal_linear"] == {"shots": 4, "mean": one[1].mean, "std": one[1].std}
     assert entries(several) == metrics(several)
     columns, rows = accuracy_table(several)
-    assert columns == ["shots", *methods]
-    assert rows == [[1, one[0].mean, several[2].mean], [4, one[0].mean, one[1].mean]]
+    assert columns == ["shots", "method", "accuracy", "std"]
+    zero, four, again = several
+    assert [(row[0], row[1]) for row in rows] == [(k, method) for k in (1, 4) for method in methods]
+    assert [row[2:] for row in rows] == [[r.mean, r.std] for r in (zero, again, zero, four)]
+    assert four == one[1]

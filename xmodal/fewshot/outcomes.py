@@ -122,16 +122,18 @@ def entries(results: Sequence[MethodResult]) -> dict[str, Any]:
     return summary(results) if len(shots) < 2 else metrics(results)
 
 
-def accuracy_table(results: Sequence[MethodResult]) -> tuple[list[str], list[list[float | None]]]:
-    """Return the columns (shots and the methods) and a row of mean accuracies for each shot count.
+def accuracy_table(results: Sequence[MethodResult]) -> tuple[list[str], list[list[object]]]:
+    """Return the columns shots, method, accuracy and std, and a row for each shot count and method, shots outermost.
 
-    A method without shots, zero-shot, has the same value in every row.
+    A method without shots, zero-shot, has the same values at every shot count.
 
     Example:
-        >>> accuracy_table([MethodResult("zeroshot", 0, 0.5, 0.0, ()), MethodResult("gda", 4, 0.75, 0.0, ())])
-        (['shots', 'zeroshot', 'gda'], [[4, 0.5, 0.75]])
+        >>> accuracy_table([MethodResult("zeroshot", 0, 0.5, 0.0, ()), MethodResult("gda", 4, 0.75, 0.1, ())])[1]
+        [[4, 'zeroshot', 0.5, 0.0], [4, 'gda', 0.75, 0.1]]
     """
     methods = list(dict.fromkeys(result.method for result in results))
-    mean = {(result.method, result.shots): result.mean for result in results}
+    found = {(result.method, result.shots): result for result in results}
     shots = sorted({result.shots for result in results if result.shots}) or [0]
-    return ["shots", *methods], [[k, *(mean.get((m, k), mean.get((m, 0))) for m in methods)] for k in shots]
+    there = [(k, found.get((method, k)) or found.get((method, 0))) for k in shots for method in methods]
+    rows: list[list[object]] = [[k, one.method, one.mean, one.std] for k, one in there if one is not None]
+    return ["shots", "method", "accuracy", "std"], rows

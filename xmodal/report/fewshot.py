@@ -33,7 +33,7 @@ def fewshot(results: Results) -> str:
         for name, metrics in results.metrics.get(stage, {}).items():
             found, rest = _accuracies(metrics)
             parts += [heading(f"{name}{note}"), _by_shots(found)]
-            parts += _curves(results, f"{stage}/{name}.csv", f"{name}{note}", found)
+            parts += _curves(f"{name}{note}", found)
             parts += _others(rest)
     if parts:
         parts.insert(0, paragraph("Test accuracy, mean and standard deviation over seeds and folds."))
@@ -103,20 +103,18 @@ def _mean_std(cell: Mapping[str, float | None], decimals: int = 3) -> str:
     return f"{mean:.{decimals}f}" + ("" if std is None else f" ± {std:.{decimals}f}")
 
 
-def _curves(results: Results, path: str, title: str, found: Accuracies) -> list[str]:
-    """Return the figure of accuracy against shots, where the stage has left several shot counts."""
-    lines = results.tables.get(path, [])
-    shots = [_count(line, "shots", path) for line in lines]
-    if len(lines) < 2 or None in shots:
+def _curves(title: str, found: Accuracies) -> list[str]:
+    """Return the figure of accuracy against shots, where there are several shot counts; zero-shot is a level."""
+    shots = sorted({k for _, k in found if k})
+    if len(shots) < 2:
         return []
-    levels = {method for method, k in found if k == 0}
     curves = {}
-    for method in list(lines[0])[1:]:
-        values = [_number(line, method, path) for line in lines]
+    for method in dict.fromkeys(method for method, _ in found):
+        values = [found.get((method, k), {}).get("mean") for k in ([0] if (method, 0) in found else shots)]
         known = [value for value in values if value is not None]
         if len(known) == len(values):
-            curves[method] = known[:1] if method in levels else known
-    figure = draw_shot_curves([k for k in shots if k is not None], curves, title=title)
+            curves[method] = known
+    figure = draw_shot_curves(shots, curves, title=title)
     return [picture(encode_png(figure), f"Accuracy against labelled items a class, {title}")]
 
 
