@@ -142,8 +142,8 @@ def test_without_network_the_message_says_how_to_get_the_weights(
     def no_network(config: dict) -> str:
         raise FileNotFoundError("no route to host")
 
-    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", no_network)
-    with pytest.raises(WeightsError) as caught:
+    monkeypatch.setattr("xmodal.encoders.pretrained.download_pretrained", no_network)
+    with pytest.raises(WeightsError, match="no route to host") as caught:
         resolve_encoder("ViT-B-32/laion2b_s34b_b79k", tmp_path)
     assert "hf download laion/CLIP-ViT-B-32-laion2B-s34B-b79K open_clip_model.safetensors" in str(caught.value)
     assert "encoder ViT-B-32@/path/to/the/file" in str(caught.value)
