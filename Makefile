@@ -22,7 +22,7 @@ real: setup  ## the documented experiment on real data: make real XMODAL_DATA=<f
 	dvc exp run --temp --force --name real $$(sed "s/^/-S /" experiments/real.txt)
 	dvc exp show --only-changed
 
-shots: setup  ## every few-shot method at 1, 2, 4, 8 and 16 shots on scenes
+shots: setup  ## the few-shot methods at 1, 2, 4, 8 and 16 shots on scenes
 	-dvc exp remove --quiet shots
 	dvc exp run --temp --name shots $$(sed "s/^/-S /" experiments/shots.txt)
 
